@@ -1,0 +1,68 @@
+"""Raw bytes to text."""
+
+import codecs
+
+from charset_normalizer import from_bytes
+
+from encoders.errors import Undecodable
+
+MAX_TEXT_BYTES = 16 * 2**20
+"""Largest content of one text item: about 20,000 chunks; a larger one is a log or a dump to be split."""
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is a prefix of it
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAMPLE = 64 * 2**10
+_CONTROL_SHARE = 0.02
+
+
+def decode_text(content: bytes | None, *, declared: str | None) -> str:
+    """The text in `content`, lines ended by line feeds; raises `Undecodable` if there is none.
+
+    `declared` is the encoding where the source knows it (columns of tables are UTF-8); else it is
+    found out: a byte order mark, UTF-8, then charset-normalizer. NUL bytes mean binary data: no
+    text has them, and binary files posing as text nearly always do.
+    """
+    if content is None:
+        raise Undecodable("there is no text: the value is null")
+    if len(content) > MAX_TEXT_BYTES:
+        raise Undecodable(
+            f"{len(content):,} bytes of text, at most {MAX_TEXT_BYTES:,} are taken per item; split it"
+        )
+    text = _strict(content, declared) if declared else _detected(content)
+    if "\0" in text:
+        raise Undecodable(f"NUL byte at character {text.index(chr(0))}: binary data, not text")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text or text.isspace():
+        raise Undecodable("the text is empty" if not text else "the text is only white space")
+    return text
+
+
+def _strict(content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise Undecodable(
+            f"not valid {encoding} at byte {error.start} ({error.reason}); a lone surrogate or binary data"
+        ) from None
+
+
+def _detected(content: bytes) -> str:
+    for mark, encoding in _BOMS:
+        if content.startswith(mark):
+            return _strict(content, encoding)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        best = from_bytes(content[:_SAMPLE]).best()
+        if best is None:
+            raise Undecodable("the bytes fit no known text encoding") from None
+        text = _strict(content, best.encoding)
+    controls = sum(c < " " and c not in "\t\n\r\f\v\x1b" for c in text[:_SAMPLE])
+    if controls > _CONTROL_SHARE * min(len(text), _SAMPLE):
+        raise Undecodable(f"{controls} control characters: binary data posing as text")
+    return text

@@ -1,0 +1,52 @@
+"""What can go wrong with an encoder or its input.
+
+EncoderError
+├── EncoderNotFound      no model where the spec points
+├── EncoderUnusable      a model is there, but not one that can be loaded safely or as declared
+└── RowError             one input cannot be used; carries the stage it failed in
+    ├── Undecodable      bytes that are no text (stage decode)
+    ├── Unchunkable      text without a single token (stage chunk)
+    └── BadVector        the encoder gave NaN, infinite, zero or wrongly shaped numbers (stage encode)
+"""
+
+from typing import ClassVar, Literal
+
+Stage = Literal["pull", "decode", "chunk", "encode", "map"]
+
+
+class EncoderError(Exception):
+    """Base of all errors of this package; `exit_code` is what the command line ends with."""
+
+    exit_code = 2
+
+
+class EncoderNotFound(EncoderError):
+    """The spec's `model` leads nowhere."""
+
+
+class EncoderUnusable(EncoderError):
+    """The model cannot be loaded safely, or is not what the configuration says it is."""
+
+
+class RowError(EncoderError):
+    """One row cannot be used: it becomes a reject with this stage, the others go on."""
+
+    stage: ClassVar[Stage]
+
+
+class Undecodable(RowError):
+    """The content is not text."""
+
+    stage = "decode"
+
+
+class Unchunkable(RowError):
+    """The text has nothing that the encoder's tokenizer would keep."""
+
+    stage = "chunk"
+
+
+class BadVector(RowError):
+    """What came out of the encoder is not a usable vector."""
+
+    stage = "encode"

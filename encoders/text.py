@@ -1,0 +1,176 @@
+"""Text encoders, loaded by sentence-transformers and batched by our own rule."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
+
+from encoders.batching import pack
+from encoders.errors import BadVector, EncoderUnusable
+from encoders.protocol import Tokenizer
+from encoders.spec import EncoderFacts, EncoderSpec
+from encoders.tokens import ModelTokenizer
+
+TOKENS_PER_PASS = {"cpu": 1024, "cuda": 32_768}
+"""Padded tokens of one forward pass: on a CPU what fits its caches, on a GPU what fills it."""
+
+SAME_SPACE = 0.9999
+"""Least cosine to fp32 on the golden texts at which another precision still writes the same space."""
+
+GOLDEN_TEXTS = (
+    "Return the absolute value of the argument.",
+    "Grüße aus Zürich — naïve café, 東京, Ελλάδα, 🙂",
+    "x = [i**2 for i in range(10)]  # squares\n>>> sum(x)\n285",
+    "The quick brown fox jumps over the lazy dog. " * 12,
+)
+"""Fixed inputs on which precisions are compared and encoders recognised."""
+
+Precision = Literal["auto", "fp32"]
+
+
+class TextEncoder:
+    """A sentence-transformers model: its own modules, prompts and pooling; our order and batches.
+
+    Runs in bf16 where the machine has the instructions for it and the golden texts come out at a
+    cosine of at least 0.9999 to fp32, else in fp32. Vectors are float32 and of unit norm if the
+    model has a Normalize module. Raises `EncoderUnusable` if the loaded model contradicts its files.
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        facts: EncoderFacts,
+        *,
+        device: Literal["cpu", "cuda"] | None = None,
+        threads: int | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if facts.tokenizer_folder is None:
+            raise EncoderUnusable(f"{spec.model} has no files to load")
+        self.facts = facts
+        self.tokenizer: Tokenizer = ModelTokenizer(facts.tokenizer_folder)
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = _load(spec, facts, self.device)
+        self._normalizes = any(isinstance(m, Normalize) for m in self._model)
+        self.precision = "fp32"
+        self._check_dim()
+        if precision == "auto" and _has_bf16(self.device):
+            self._try_bf16()
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return self._encode(texts, self.facts.document_prompt, "document")
+
+    def encode_query(self, text: str) -> np.ndarray:
+        vector: np.ndarray = self._encode([text], self.facts.query_prompt, "query")[0]
+        return vector
+
+    @torch.inference_mode()
+    def _encode(self, texts: Sequence[str], prompt: str, task: str) -> np.ndarray:
+        extra = self.tokenizer.special_tokens + (self.tokenizer.count([prompt])[0] if prompt else 0)
+        lengths = [min(n + extra, self.facts.max_tokens) for n in self.tokenizer.count(texts)]
+        out = np.empty((len(texts), self.facts.dim), dtype=np.float32)
+        for batch in pack(lengths, TOKENS_PER_PASS[self.device]):
+            features = self._model.preprocess([texts[i] for i in batch], prompt=prompt or None, task=task)
+            result = self._model(self._to_device(features), task=task)["sentence_embedding"]
+            out[batch] = result[:, : self.facts.dim].float().cpu().numpy()
+        return self._unit(out) if self._normalizes else out
+
+    @staticmethod
+    def _unit(vectors: np.ndarray) -> np.ndarray:
+        """Norm 1 in float32: bf16 rounding and truncation both leave something else."""
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: np.ndarray = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+        return unit
+
+    def _check_dim(self) -> None:
+        with torch.inference_mode():
+            result = self._model(self._to_device(self._model.preprocess(["golden"])))["sentence_embedding"]
+        if result.shape[1] < self.facts.dim:
+            raise EncoderUnusable(
+                f"{self.facts.folder} gives vectors of {result.shape[1]} dims, its configuration says "
+                f"{self.facts.dim}; the folder mixes files of different models"
+            )
+
+    def _to_device(self, features: dict[str, Any]) -> dict[str, Any]:
+        return {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+
+    def _try_bf16(self) -> None:
+        exact = self.encode(GOLDEN_TEXTS)
+        kept = copy.deepcopy(self._model.state_dict())
+        self._model.to(torch.bfloat16)
+        if cosines(exact, self.encode(GOLDEN_TEXTS)).min() >= SAME_SPACE:
+            self.precision = "bf16"
+            return
+        self._model.to(torch.float32)
+        self._model.load_state_dict(kept)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Row by row cosine of two (n, dim) arrays; raises `BadVector` where a row has no direction."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    if not np.all(norms > 0):
+        raise BadVector("the encoder gives zero or NaN vectors for ordinary text")
+    found: np.ndarray = (a * b).sum(axis=1) / norms
+    return found
+
+
+def _load(spec: EncoderSpec, facts: EncoderFacts, device: str) -> SentenceTransformer:
+    """Load with remote code off and safetensors only, quietly; keep `layers` of the transformer."""
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    _quiet_transformers()
+    try:
+        model = SentenceTransformer(
+            str(facts.folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise EncoderUnusable(f"{spec.model} cannot be loaded: {error}") from error
+    model.eval()
+    model.max_seq_length = facts.max_tokens
+    if spec.layers is not None:
+        _keep_layers(model, spec.layers)
+    return model
+
+
+def _keep_layers(model: SentenceTransformer, layers: int) -> None:
+    """Cut the transformer off after its first `layers` layers (an early exit)."""
+    backbone = model.transformers_model
+    if backbone is None:
+        raise EncoderUnusable("`layers` needs a transformer to cut, and this model has none")
+    depth = backbone.config.num_hidden_layers
+    stacks = [
+        (owner, name, child)
+        for owner in backbone.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, torch.nn.ModuleList) and len(child) == depth
+    ]
+    if len(stacks) != 1:
+        raise EncoderUnusable(f"`layers`: expected one stack of {depth} layers, found {len(stacks)}")
+    owner, name, stack = stacks[0]
+    setattr(owner, name, stack[:layers])
+    backbone.config.num_hidden_layers = layers
+
+
+def _has_bf16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    quiet: Any = transformers_logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()

@@ -1,0 +1,170 @@
+"""The same flows as Prefect runs: the only file that imports Prefect.
+
+Bodies and steps are the plain functions of `flows/<verb>.py` and `tasks/steps.py`; here they get
+names, retries, run pages and artifacts. Deployments name `flows.deployed.nightly_ingest`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import yaml
+from prefect import flow, get_client, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.logging import get_run_logger
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+
+from flows.ingest import IngestReport, IngestRequest, PlainSteps
+from flows.ingest import ingest as ingest_body
+from flows.settings import load_project, quiet_libraries
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEPLOYMENTS = Path(__file__).resolve().parent.parent / "deployments" / "prefect.yaml"
+_RETRIED = {"pull_and_diff"}
+_PROGRESS_SECONDS = 10.0
+
+
+class PrefectSteps(PlainSteps):
+    """Calls each step as a Prefect task, visible in its run.
+
+    Only the pull is retried: a source can be away for a moment, while a failed commit must be looked
+    at, and a rerun of the flow goes on from the last window anyway.
+    """
+
+    def __call__(self, step: Callable[P, R]) -> Callable[P, R]:
+        name = step.__name__
+        as_task = task(
+            name=name.replace("_", " "),
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=2 if name in _RETRIED else 0,
+            retry_delay_seconds=20,
+            retry_condition_fn=_is_transient,
+        )
+        return as_task(step)
+
+
+def _is_transient(task: Any, run: Any, state: Any) -> bool:
+    """Whether trying again can help: our own errors are decisions or configuration, they stay as they are."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, OSError | TimeoutError) and not hasattr(error, "exit_code")
+
+
+@flow(name="ingest", flow_run_name="ingest-{collection}", persist_result=False)
+def ingest(
+    project: str, collection: str, limit: int | None = None, wait: float = 0.0, yes: bool = False
+) -> IngestReport:
+    """Bring one collection up to date with its source: pull, diff, encode, commit.
+
+    Args:
+        project: Folder with the evervec.yaml, as the worker sees it.
+        collection: Name of a collection in that file.
+        limit: Pull at most this many items; nothing is deleted then.
+        wait: Seconds to wait for another writer of the collection.
+        yes: Delete even if much or all of the collection would go.
+    """
+    quiet_libraries()
+    request = IngestRequest(collection, limit, wait, yes)
+    report = ingest_body(load_project(Path(project)), request, _LoggedProgress(), PrefectSteps())
+    counts = (
+        "version",
+        "seen",
+        "added",
+        "updated",
+        "deleted",
+        "unchanged",
+        "rejected",
+        "encoded",
+        "chunks",
+        "seconds",
+    )
+    create_table_artifact(
+        key=f"ingest-{collection.replace('_', '-')}",
+        table=[{name: getattr(report, name) for name in counts}],
+        description=f"Collection `{collection}`, run {report.run_id}, space {report.space_id}",
+    )
+    return report
+
+
+@flow(name="nightly-ingest", persist_result=False)
+def nightly_ingest(project: str, collection: str | None = None, wait: float = 3600.0) -> None:
+    """Bring a collection, or all of a project one after the other, up to date.
+
+    A collection that fails does not keep the others waiting; the run fails at the end and names it.
+
+    Args:
+        project: Folder with the evervec.yaml, as the worker sees it.
+        collection: Name of a collection; left out, every collection of the project.
+        wait: Seconds to wait for another writer of a collection.
+    """
+    logger = get_run_logger()
+    names = [collection] if collection else list(load_project(Path(project)).collections)
+    failed = {}
+    for name in names:
+        try:
+            report = ingest(project=project, collection=name, wait=wait)
+        except Exception as error:  # noqa: BLE001 - told below, after the others had their turn
+            failed[name] = error
+        else:
+            logger.info("%s is at version %s: %s encoded", name, report.version, report.encoded)
+    if failed:
+        told = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise RuntimeError(f"{len(failed)} of {len(names)} collections failed: {told}")
+
+
+def deploy(project: Path, *, dry_run: bool = False) -> list[str]:
+    """Register every deployment of `deployments/prefect.yaml` for this project; their names.
+
+    Makes the work pool if the server has none of that name. A second time updates what is there.
+    """
+    declared = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"]
+    names = [d["name"] for d in declared]
+    if dry_run:
+        return names
+    for pool in {d["work_pool"]["name"] for d in declared}:
+        _require_pool(pool)
+    for entry in declared:
+        bound = {nightly_ingest.name: nightly_ingest}[entry["name"]]
+        deployment = RunnerDeployment.from_flow(
+            bound,
+            name=entry["name"],
+            parameters={**entry["parameters"], "project": str(project)},
+            schedules=[Cron(s["cron"], timezone=s.get("timezone")) for s in entry["schedules"]],
+            description=entry["description"],
+            tags=entry["tags"],
+            work_pool_name=entry["work_pool"]["name"],
+            concurrency_limit=entry["concurrency_limit"],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        deployment.apply()
+    return names
+
+
+def _require_pool(name: str) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+        except ObjectAlreadyExists:
+            return
+
+
+class _LoggedProgress:
+    """Progress as lines of the run's log, at most one every 10 s."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int, durable: int) -> None:
+        import time
+
+        now = time.monotonic()
+        if total and (durable == total or now - self._last >= _PROGRESS_SECONDS):
+            get_run_logger().info("encoded %s of %s items, %s durable", done, total, durable)
+            self._last = now

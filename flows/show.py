@@ -1,0 +1,113 @@
+"""How results look on a terminal: plain tables that can be read, grepped and copied."""
+
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+_EVERY_SECONDS = 10.0
+
+
+def table(rows: Sequence[dict[str, Any]], *, empty: str = "nothing") -> str:
+    """Rows as aligned columns: numbers to the right, long texts cut to the terminal's width."""
+    if not rows:
+        return f"({empty})"
+    names = list(rows[0])
+    cells = [[cell(row[n]) for n in names] for row in rows]
+    room = max(40, shutil.get_terminal_size((120, 24)).columns)
+    widths = _fitted([max(len(n), *(len(c[i]) for c in cells)) for i, n in enumerate(names)], names, room)
+    numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in names]
+    lines = [_line(names, widths, numeric), _line(["-" * w for w in widths], widths, numeric)]
+    lines += [_line(c, widths, numeric) for c in cells]
+    return "\n".join(lines)
+
+
+def cell(value: Any) -> str:
+    """One value on one line."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, list | tuple) and len(value) > 4:
+        head = ", ".join(cell(v) for v in value[:3])
+        return f"[{head}, … {len(value)} values]"
+    return " ".join(str(value).split())
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} PB"
+
+
+def lines(sentences: Iterable[str]) -> None:
+    """Print what a person should know, one a line."""
+    for sentence in sentences:
+        print(sentence)
+
+
+def next_command(command: str) -> None:
+    """The next sensible command."""
+    print(f"next: {command}")
+
+
+class ShownProgress:
+    """Items encoded and durable, against a total that does not move: a bar, or a line every 10 s."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._bar: Any = None
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, durable: int) -> None:
+        if total == 0:
+            return
+        if self._stream.isatty():
+            if self._bar is None:
+                self._bar = tqdm(total=total, unit=" items", file=self._stream, leave=False)
+            self._bar.n = done
+            self._bar.set_postfix_str(f"{durable:,} durable")
+            if durable == total:
+                self._bar.close()
+            return
+        now = time.monotonic()
+        if now - self._last >= _EVERY_SECONDS or durable == total:
+            rate = done / max(now - self._started, 1e-9)
+            left = "" if done == total else f", {(total - done) / max(rate, 1e-9):.0f} s left"
+            print(
+                f"encoded {done:,} of {total:,} items, {durable:,} durable, {rate:.0f}/s{left}",
+                file=self._stream,
+                flush=True,
+            )
+            self._last = now
+
+
+def _fitted(widths: list[int], names: list[str], room: int) -> list[int]:
+    """Column widths cut down, the widest first, until the line fits; never below its name or 8."""
+    fitted = list(widths)
+    while sum(fitted) + 2 * (len(fitted) - 1) > room:
+        widest = max(range(len(fitted)), key=lambda i: fitted[i] - max(8, len(names[i])))
+        if fitted[widest] <= max(8, len(names[widest])):
+            break
+        fitted[widest] -= 1
+    return fitted
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    shown = []
+    for text, width, right in zip(cells, widths, numeric, strict=True):
+        short = text if len(text) <= width else text[: width - 1] + "…"
+        shown.append(short.rjust(width) if right else short.ljust(width))
+    return "  ".join(shown).rstrip()

@@ -1,0 +1,103 @@
+"""Ray: when it is worth starting, how it is started, and every resource number of the project."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tasks.project import Project, Resources
+
+IN_PROCESS_ITEMS = 4_000
+"""Changed items up to which a run on one machine without a GPU encodes in its own process.
+
+Two one-thread actors encode 1.15 times what one two-thread process does (two cores), but starting
+Ray and loading the model in each costs some 10 s more: the break-even was measured near this.
+"""
+
+ACTOR_CPUS = 0.5
+CHUNK_CPUS = 0.25
+"""CPUs that Ray reserves. Under 1, for two 1-CPU actors on two CPUs leave nothing to feed them."""
+
+_ACTOR_MEMORY = 2 * 2**30
+_NO_PROGRESS_SECONDS = 120
+_MAX_RESTARTS = 2
+_SMALL_MACHINE = 32 * 2**30
+_OBJECT_STORE = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The actors of one stream. `batch_items` is what one call of an encoder gets."""
+
+    actors: int
+    gpus: float
+    batch_items: int
+    threads: int | None
+    max_restarts: int = _MAX_RESTARTS
+
+
+def worth_starting(project: Project, items: int) -> bool:
+    """Whether to encode on Ray: on a cluster always, here only if it pays back its start."""
+    return project.ray_address is not None or items > IN_PROCESS_ITEMS or _local_gpus() > 0
+
+
+@contextmanager
+def running(project: Project, resources: Resources) -> Iterator[Pool]:
+    """A connected Ray and the pool to run on it; one that was started here ends with the block."""
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        if project.ray_address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE if _memory() < _SMALL_MACHINE else None,
+                runtime_env={"env_vars": {"TOKENIZERS_PARALLELISM": "false"}},
+            )
+        else:
+            ray.init(address=project.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+    _configure_ray_data()
+    try:
+        yield _pool(resources, ray.cluster_resources())
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _pool(resources: Resources, available: dict[str, float]) -> Pool:
+    gpus = available.get("GPU", 0.0)
+    share = resources.gpus_per_actor if resources.gpus_per_actor is not None else min(gpus, 1.0)
+    if share > 0:
+        return Pool(resources.actors or max(1, int(gpus / share)), share, batch_items=2_048, threads=None)
+    cpus = int(available.get("CPU", 1))
+    fitting = int(min(cpus / ACTOR_CPUS, available.get("memory", _ACTOR_MEMORY) // _ACTOR_MEMORY))
+    actors = resources.actors or max(1, min(cpus, fitting))
+    return Pool(actors, 0.0, batch_items=128, threads=max(1, cpus // actors))
+
+
+def _configure_ray_data() -> None:
+    """Quiet, and bounded: by default a worker that dies for good is retried for ever."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    context.print_on_execution_start = False
+
+
+def _local_gpus() -> int:
+    """GPUs of this machine, without importing torch (2 s) to ask."""
+    try:
+        return len([name for name in os.listdir("/proc/driver/nvidia/gpus") if name])
+    except OSError:
+        return 0
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,426 @@
+"""Pull a source and compare it with the head of the collection: what is new, changed, gone.
+
+Costs listing and hashing, not the table: nothing is encoded here, no model and no index is opened.
+Changed content goes to a spool on disk, so that memory holds ids and hashes only (some 110 bytes for
+every item of the collection), however large the source.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.schemas import CONTENT_HASH, REJECTS, SHORT_HASH
+from storage.snapshot import Snapshot
+from tasks.errors import BadRows, Refused
+from tasks.sources.protocol import Pulled, PullReject, Source
+
+PART_ITEMS = 128
+PART_BYTES = 2 * 2**20
+"""A part is what one encoder takes at once: enough to sort by length, few enough to share evenly."""
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch of the spool: a record batch of an Arrow file."""
+
+    file: str
+    batch: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pull asks for. The spool holds the content of the items in `changed`.
+
+    `refreshed` are items whose content stands, but whose attributes changed or whose last reject no
+    longer holds. `rejected_known` counts items that were rejected before and are still the same:
+    they are not tried again. `notes` are sentences for the person who reads the report.
+    """
+
+    run_id: str
+    started_at: datetime
+    seen: int
+    unchanged: int
+    changed: tuple[Part, ...]
+    refreshed: tuple[Part, ...]
+    deleted: tuple[str, ...]
+    rejects: pa.Table
+    stale: tuple[str, ...]
+    rejected_known: int
+    resolved: tuple[str, ...]
+    attributes: pa.StructType
+    offset: str | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def to_encode(self) -> int:
+        return sum(p.items for p in self.changed)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to write: the head already says what the source says."""
+        work = self.changed or self.refreshed or self.deleted or self.resolved
+        return not work and self.rejects.num_rows == 0
+
+
+def pull_and_diff(
+    source: Source,
+    snapshot: Snapshot,
+    spool: Path,
+    *,
+    run_id: str,
+    limit: int | None = None,
+    max_deleted: float = 1.0,
+    yes: bool = False,
+) -> Plan:
+    """Pull `source` once, completely or up to `limit` rows, and plan what to do; writes to `spool` only.
+
+    Absence means deletion only after a complete pull without `limit` in which every row could be
+    identified. Raises `BadRows` for duplicate ids, `Refused` (unless `yes`) for an empty pull or one
+    that would delete more than the share `max_deleted` of the collection.
+    """
+    diff = _Diff(snapshot, spool, run_id)
+    complete = False
+    for pulled in source.pull(None):
+        room = None if limit is None else limit - diff.seen
+        if room is not None and pulled.rows.num_rows >= room:
+            diff.add(Pulled(pulled.rows.slice(0, room), pulled.rejects))
+            break
+        diff.add(pulled)
+        complete = pulled.complete
+    diff.require_distinct_ids(source)
+    if diff.seen == 0 and not yes:
+        raise Refused(
+            f"the source is empty: {source.where} gave no items. If that is meant, run again with --yes"
+            + ("; every item of the collection will be deleted" if len(diff.known.ids) else "")
+        )
+    return diff.plan(complete=complete, max_deleted=max_deleted, yes=yes)
+
+
+def discard(spool: Path) -> None:
+    """Remove a spool and all in it. Call it with the ingest lock held."""
+    if spool.exists():
+        shutil.rmtree(spool)
+
+
+def read_part(part: Part) -> pa.Table:
+    """The rows of one part of a spool."""
+    with pa.memory_map(part.file) as mapped, pa.ipc.open_file(mapped) as reader:
+        return pa.Table.from_batches([reader.get_batch(part.batch)])
+
+
+class _Known:
+    """Ids and hashes of the live items, to be found by id; exact, and compact for millions."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        ids, content, attributes, stale = [], [], [], []
+        columns = ["item_id", "content_hash", "attributes_hash", "stale_since"]
+        for _, _, table in snapshot.read("items", columns):
+            ids.append(table["item_id"].combine_chunks())
+            content.append(_fixed(table["content_hash"], 32))
+            attributes.append(_fixed(table["attributes_hash"], 16))
+            stale.append(table["stale_since"].is_valid().to_numpy())
+        self.ids = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+        self.content = np.concatenate(content) if content else np.empty(0, "V32")
+        self.attributes = np.concatenate(attributes) if attributes else np.empty(0, "V16")
+        self.stale = np.concatenate(stale) if stale else np.empty(0, bool)
+        keys = _keys(self.ids)
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def find(self, ids: pa.Array, keys: np.ndarray) -> np.ndarray:
+        """Row of each id, int64; -1 where it is not known."""
+        rows = np.full(len(ids), -1, dtype=np.int64)
+        pending = np.arange(len(ids))
+        place = np.searchsorted(self._keys, keys)
+        # a key is a 64-bit hash: compare the ids themselves, and look further while keys collide
+        while len(pending):
+            inside = place[pending] < len(self._keys)
+            pending = pending[inside]
+            same_key = self._keys[place[pending]] == keys[pending]
+            pending = pending[same_key]
+            if not len(pending):
+                break
+            found = self._order[place[pending]]
+            equal = pc.equal(self.ids.take(pa.array(found)), ids.take(pa.array(pending))).to_numpy(
+                zero_copy_only=False
+            )
+            rows[pending[equal]] = found[equal]
+            pending = pending[~equal]
+            place[pending] += 1
+        return rows
+
+
+@dataclass
+class _Diff:
+    """The state of one comparison."""
+
+    snapshot: Snapshot
+    spool: Path
+    run_id: str
+    seen: int = 0
+    unchanged: int = 0
+    rejected_known: int = 0
+    blocked: bool = False
+    offset: str | None = None
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        self.known = _Known(self.snapshot)
+        self._present = np.zeros(len(self.known.ids), dtype=bool)
+        self._known_rejects = _known_rejects(self.snapshot)
+        self._rejects_met: set[str] = set()
+        self._resolved: list[str] = []
+        self._keys: list[np.ndarray] = []
+        self._rejects: list[PullReject] = []
+        self._stale: list[str] = []
+        self._tombstones: list[str] = []
+        self._attributes: pa.StructType = pa.struct([])
+        self._changed = _Spool(self.spool / "changed")
+        self._refreshed = _Spool(self.spool / "refreshed")
+
+    def add(self, pulled: Pulled) -> None:
+        """Compare one batch."""
+        self._add_rejects(pulled.rejects)
+        self._tombstones.extend(pulled.deleted)
+        self.offset = pulled.offset or self.offset
+        table = pulled.rows.combine_chunks()
+        if "attributes" in table.column_names:
+            self._attributes = table.schema.field("attributes").type
+        if table.num_rows == 0:
+            return
+        self.seen += table.num_rows
+        ids = table["item_id"].combine_chunks()
+        keys = _keys(ids)
+        self._keys.append(keys)
+        rows = self.known.find(ids, keys)
+        old = rows >= 0
+        self._present[rows[old]] = True
+        content, attributes = _content_hashes(table["content"]), _attributes_hashes(table)
+        same_content = np.zeros(len(rows), dtype=bool)
+        same_content[old] = self.known.content[rows[old]] == content[old]
+        same = same_content.copy()
+        same[old] &= self.known.attributes[rows[old]] == attributes[old]
+        same[old] &= ~self.known.stale[rows[old]]
+        skipped = self._still_rejected(ids, content, same_content)
+        self.unchanged += int(same.sum())
+        table = table.append_column("known", pa.array(old))
+        for spool, chosen in (
+            (self._refreshed, same_content & ~same),
+            (self._changed, ~same_content & ~skipped),
+        ):
+            if chosen.any():
+                rest = table.filter(pa.array(chosen))
+                rest = rest.append_column("content_hash", _as_arrow(content[chosen], CONTENT_HASH))
+                spool.write(rest.append_column("attributes_hash", _as_arrow(attributes[chosen], SHORT_HASH)))
+
+    def _add_rejects(self, rejects: tuple[PullReject, ...]) -> None:
+        self.seen += len(rejects)
+        for reject in rejects:
+            key = reject.item_id or reject.uri
+            self._rejects_met.add(key)
+            if reject.item_id is None:
+                self.blocked = True
+            else:
+                self._keep(reject.item_id)
+            if self._known_rejects.get(key, b"") is None:
+                self.rejected_known += 1  # could not be read before, cannot be read now
+            else:
+                self._rejects.append(reject)
+
+    def _keep(self, item_id: str) -> None:
+        """An item that cannot be read is not gone: its last good rows stay, marked stale."""
+        ids = pa.array([item_id], pa.string())
+        row = int(self.known.find(ids, _keys(ids))[0])
+        if row >= 0:
+            self._present[row] = True
+            if not self.known.stale[row]:
+                self._stale.append(item_id)
+
+    def _still_rejected(self, ids: pa.Array, content: np.ndarray, good: np.ndarray) -> np.ndarray:
+        """Which rows were rejected before with this very content; notes which are `good` again."""
+        skipped = np.zeros(len(good), dtype=bool)
+        if not self._known_rejects:
+            return skipped
+        for at, item_id in enumerate(ids.to_pylist()):
+            if item_id not in self._known_rejects:
+                continue
+            self._rejects_met.add(item_id)
+            if good[at]:
+                self._resolved.append(item_id)
+            else:
+                skipped[at] = self._known_rejects[item_id] == content[at].tobytes()
+        self.rejected_known += int(skipped.sum())
+        return skipped
+
+    def require_distinct_ids(self, source: Source) -> None:
+        """Raise `BadRows` naming the rows if an id came twice in this pull."""
+        keys = np.concatenate(self._keys) if self._keys else np.empty(0, np.int64)
+        values, counts = np.unique(keys, return_counts=True)
+        suspects = set(values[counts > 1].tolist())
+        if not suspects:
+            return
+        where: dict[str, list[int]] = {}
+        for pulled in source.pull(None):  # once more, to name the rows; nothing was done yet
+            rows = zip(pulled.rows["item_id"].to_pylist(), pulled.rows["row"].to_pylist(), strict=True)
+            for item_id, row in rows:
+                if hash(item_id) in suspects:
+                    where.setdefault(item_id, []).append(row)
+        twice = {i: rows for i, rows in where.items() if len(rows) > 1}
+        if twice:
+            named = "; ".join(
+                f"{i!r} in rows {', '.join(map(str, r))}" for i, r in list(twice.items())[:_NAMED]
+            )
+            more = f" and {len(twice) - _NAMED} more ids" if len(twice) > _NAMED else ""
+            raise BadRows(
+                f"{source.where}: ids must be unique within a pull, but {named}{more}. Nothing was changed"
+            )
+
+    def plan(self, *, complete: bool, max_deleted: float, yes: bool) -> Plan:
+        notes = []
+        total = len(self.known.ids)
+        sure = complete and not self.blocked
+        gone = ~self._present if sure else np.zeros(total, dtype=bool)
+        tombstones = pa.array(dict.fromkeys(self._tombstones), pa.string())
+        buried = self.known.find(tombstones, _keys(tombstones))
+        gone[buried[buried >= 0]] = True
+        if complete and self.blocked and not self._present.all():
+            notes.append(
+                f"{int((~self._present).sum()):,} items were not seen, but the rows that could not be "
+                "identified may be theirs: nothing is deleted until those are mended"
+            )
+        if total and gone.sum() > max_deleted * total and not yes:
+            raise Refused(
+                f"this pull would delete {int(gone.sum()):,} of {total:,} items, more than max_deleted "
+                f"({max_deleted:.0%}). Nothing was deleted; if it is meant, run again with --yes"
+            )
+        vanished = set(self._known_rejects) - self._rejects_met if sure else set()
+        return Plan(
+            run_id=self.run_id,
+            started_at=self.started_at,
+            seen=self.seen,
+            unchanged=self.unchanged,
+            changed=self._changed.close(),
+            refreshed=self._refreshed.close(),
+            deleted=tuple(self.known.ids.filter(pa.array(gone)).to_pylist()),
+            rejects=_rejects_table(self._rejects, self.run_id, self.started_at),
+            stale=tuple(self._stale),
+            rejected_known=self.rejected_known,
+            resolved=tuple(sorted(vanished | set(self._resolved))),
+            attributes=self._attributes,
+            offset=self.offset,
+            notes=tuple(notes),
+        )
+
+
+class _Spool:
+    """Rows put aside on disk, in parts that one encoder takes at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_suffix(".arrow")
+        self._writer: pa.RecordBatchFileWriter | None = None
+        self._parts: list[Part] = []
+
+    def write(self, table: pa.Table) -> None:
+        if table.num_rows == 0:
+            return
+        table = table.combine_chunks()
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pa.ipc.new_file(self._path, table.schema)
+        for part in _parts(table):
+            batch = part.combine_chunks().to_batches()[0]
+            self._writer.write_batch(batch)
+            self._parts.append(Part(str(self._path), len(self._parts), batch.num_rows))
+
+    def close(self) -> tuple[Part, ...]:
+        if self._writer is not None:
+            self._writer.close()
+        return tuple(self._parts)
+
+
+def _parts(table: pa.Table) -> Iterator[pa.Table]:
+    sizes = np.zeros(table.num_rows)
+    if "content" in table.column_names:
+        sizes = pc.fill_null(pc.binary_length(table["content"]), 0).to_numpy()
+    first, size = 0, 0.0
+    for at in range(table.num_rows):
+        if at > first and (at - first >= PART_ITEMS or size + sizes[at] > PART_BYTES):
+            yield table.slice(first, at - first)
+            first, size = at, 0.0
+        size += sizes[at]
+    yield table.slice(first)
+
+
+def _keys(ids: pa.Array) -> np.ndarray:
+    return np.fromiter(map(hash, ids.to_pylist()), dtype=np.int64, count=len(ids))
+
+
+def _content_hashes(content: pa.ChunkedArray) -> np.ndarray:
+    """SHA-256 of each value, as an array of V32; of nothing where there is none."""
+    digests = []
+    for chunk in content.chunks:
+        offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        data = memoryview(chunk.buffers()[2] or b"")
+        bounds = offsets.tolist()
+        digests += [hashlib.sha256(data[a:b]).digest() for a, b in pairwise(bounds)]
+    return np.frombuffer(b"".join(digests), dtype="V32")
+
+
+def _attributes_hashes(table: pa.Table) -> np.ndarray:
+    """Hash of each row's attributes with their names and types, as an array of V16."""
+    if "attributes" not in table.column_names:
+        return np.frombuffer(hashlib.sha256(b"").digest()[:16] * table.num_rows, dtype="V16")
+    struct = table["attributes"].combine_chunks()
+    head = str(struct.type).encode()
+    rows = zip(*(field.to_pylist() for field in struct.flatten()), strict=True)
+    digests = [
+        hashlib.sha256(head + repr(row).encode("utf-8", "backslashreplace")).digest()[:16] for row in rows
+    ]
+    return np.frombuffer(b"".join(digests), dtype="V16")
+
+
+def _as_arrow(digests: np.ndarray, kind: pa.DataType) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(digests), [None, pa.py_buffer(digests.tobytes())])
+
+
+def _fixed(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    flat = column.combine_chunks()
+    data = flat.buffers()[1]
+    return np.frombuffer(data, dtype=f"V{width}")[flat.offset : flat.offset + len(flat)]
+
+
+def _known_rejects(snapshot: Snapshot) -> dict[str, bytes | None]:
+    """Content hash of every standing reject by item id, or by uri where there is no id."""
+    known: dict[str, bytes | None] = {}
+    for _, _, table in snapshot.read("rejects", ["item_id", "uri", "content_hash"]):
+        for row in table.to_pylist():
+            known[row["item_id"] or row["uri"]] = row["content_hash"]
+    return known
+
+
+def _rejects_table(rejects: list[PullReject], run_id: str, now: datetime) -> pa.Table:
+    rows = [
+        {
+            "item_id": r.item_id,
+            "uri": r.uri,
+            "stage": "pull",
+            "reason": r.reason,
+            "error_type": r.error_type,
+            "content_hash": None,
+            "run_id": run_id,
+            "rejected_at": now,
+        }
+        for r in rejects
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTS)

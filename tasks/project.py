@@ -1,0 +1,128 @@
+"""A project: where the lake lies, which encoders there are, which collections are kept."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from encoders.chunking import ChunkSpec
+from encoders.files import HashCache
+from encoders.spec import EncoderSpec, Modality
+from storage.schemas import ITEM_COLUMNS, VECTOR_COLUMNS, VIEW_SUFFIXES
+from tasks.errors import NothingThere
+
+RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, "space_id"))
+"""Names that the SQL views have already, and so no attribute can bear."""
+
+CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FilesSource(_Settings):
+    """Text files below a folder; an item's id is its path relative to the folder.
+
+    `include` and `exclude` are patterns as in .gitignore files.
+    """
+
+    kind: Literal["files"]
+    path: Path
+    include: tuple[str, ...] = ("*.md", "*.txt")
+    exclude: tuple[str, ...] = ()
+
+
+class TableSource(_Settings):
+    """A Parquet, CSV or JSONL file with an id column, a text column, and columns kept as attributes."""
+
+    kind: Literal["table"]
+    path: Path
+    id: str
+    text: str
+    attributes: tuple[str, ...] = ()
+
+
+class DocstringsSource(_Settings):
+    """Docstrings of the installed Python: of `packages`, or of the whole standard library."""
+
+    kind: Literal["docstrings"]
+    packages: tuple[str, ...] = ()
+
+
+Source = Annotated[FilesSource | TableSource | DocstringsSource, Field(discriminator="kind")]
+
+
+class Resources(_Settings):
+    """What the encoders of a collection may take: Ray actors, and GPUs (or shares) for each.
+
+    Left out, there are two actors on a CPU machine, and one a GPU where Ray has any.
+    """
+
+    actors: int | None = Field(default=None, ge=1)
+    gpus_per_actor: float | None = Field(default=None, ge=0)
+
+
+class Collection(_Settings):
+    """A named set of items with a source, a chunking and an encoder."""
+
+    source: Source
+    encoder: str
+    modality: Modality | None = None
+    chunk: ChunkSpec = ChunkSpec()
+    resources: Resources = Resources()
+    max_deleted: float = Field(default=0.2, ge=0, le=1)
+
+
+class Project(_Settings):
+    """`evervec.yaml`, checked, its paths absolute."""
+
+    root: Path
+    lake: Path
+    encoders: dict[str, EncoderSpec] = Field(min_length=1)
+    collections: dict[CollectionName, Collection]
+    ray_address: str | None = None
+
+    @model_validator(mode="after")
+    def _encoders_exist(self) -> "Project":
+        for name, collection in self.collections.items():
+            if collection.encoder not in self.encoders:
+                raise ValueError(
+                    f"collection {name!r} uses encoder {collection.encoder!r}, which is not under "
+                    f"`encoders:`; there are: {', '.join(self.encoders)}"
+                )
+            modality = self.encoders[collection.encoder].modality
+            if collection.modality not in (None, modality):
+                raise ValueError(
+                    f"collection {name!r} is {collection.modality}, its encoder "
+                    f"{collection.encoder!r} is for {modality}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_apart(self) -> "Project":
+        for name, collection in self.collections.items():
+            for suffix in VIEW_SUFFIXES:
+                if name + suffix in self.collections:
+                    raise ValueError(
+                        f"collection {name + suffix!r} has the name of a view of {name!r}; rename it"
+                    )
+            attributes = getattr(collection.source, "attributes", ())
+            taken = [a for a in attributes if a.lower() in RESERVED]
+            if taken:
+                raise ValueError(
+                    f"collection {name!r}: attribute {taken[0]!r} has the name of a column that every collection "
+                    f"has; rename that column. Taken are: {', '.join(sorted(RESERVED))}"
+                )
+        return self
+
+    def collection(self, name: str) -> Collection:
+        """The settings of a collection; `NothingThere` lists those that exist."""
+        if name not in self.collections:
+            known = ", ".join(self.collections) or "none"
+            raise NothingThere(f"no collection {name!r} in evervec.yaml; there are: {known}")
+        return self.collections[name]
+
+    def hashes(self) -> HashCache:
+        """Remembered hashes of model files, in `.evervec/` beside the configuration."""
+        return HashCache(self.root / ".evervec" / "hashes.json")

@@ -1,0 +1,103 @@
+"""Where encoders and storage meet: the output of the stream as rows of the lake."""
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.schemas import (
+    REJECTS,
+    SHORT_HASH,
+    TIMESTAMP,
+    index_schema,
+    items_schema,
+    vectors_schema,
+)
+
+
+def items_table(
+    done: pa.Table, *, modality: str, attributes: pa.StructType, now: datetime, run_id: str
+) -> pa.Table:
+    """Item rows of the good rows of a stream."""
+    count = done.num_rows
+    columns = {
+        "item_id": done["item_id"],
+        "modality": pa.array([modality] * count),
+        "uri": done["uri"],
+        "text": done["text"],
+        "bytes": done["bytes"],
+        "content_hash": done["content_hash"],
+        "attributes_hash": done["attributes_hash"],
+        "stale_since": pa.nulls(count, TIMESTAMP),
+        "observed_at": pa.array([now] * count, TIMESTAMP),
+        "run_id": pa.array([run_id] * count),
+    }
+    if attributes.num_fields:
+        columns["attributes"] = done["attributes"]
+    schema = items_schema(attributes)
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def vectors_table(done: pa.Table, matrix: np.ndarray, *, run_id: str) -> pa.Table:
+    """Vector rows of the good rows of a stream; `matrix` float32 (chunks, dim) in their order."""
+    chunks = done["chunks"].combine_chunks()
+    lengths = pc.list_value_length(chunks).to_numpy()
+    flat = chunks.flatten()
+    total = len(flat)
+    first = np.cumsum(lengths) - lengths
+    number = (np.arange(total) - np.repeat(first, lengths)).astype(np.int32)
+    dim = matrix.shape[1]
+    columns = {
+        "item_id": done["item_id"].combine_chunks().take(pc.list_parent_indices(chunks)),
+        "chunk_no": pa.array(number),
+        "chunk_start": flat.field("start"),
+        "chunk_end": flat.field("end"),
+        "chunk_hash": flat.field("hash").cast(SHORT_HASH),
+        "origin": pa.array(["encoded"] * total),
+        "basis_id": pa.nulls(total, pa.string()),
+        "residual": pa.nulls(total, pa.float32()),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), dim),
+        "run_id": pa.array([run_id] * total),
+    }
+    return pa.table(columns, schema=vectors_schema(dim))
+
+
+def index_table(items: pa.Table, vectors: pa.Table, *, dim: int, attributes: pa.StructType) -> pa.Table:
+    """LanceDB rows of these chunks: their vectors, with text, uri and attributes of their items."""
+    row_of = {item_id: row for row, item_id in enumerate(items["item_id"].to_pylist())}
+    ids = vectors["item_id"].to_pylist()
+    parents = pa.array([row_of[i] for i in ids], pa.int64())
+    texts = items["text"].to_pylist()
+    spans = zip(
+        parents.to_pylist(),
+        vectors["chunk_start"].to_pylist(),
+        vectors["chunk_end"].to_pylist(),
+        strict=True,
+    )
+    columns = {name: vectors[name] for name in ("item_id", "chunk_no", "chunk_start", "chunk_end", "origin")}
+    columns["uri"] = items["uri"].take(parents)
+    columns["text"] = pa.array([texts[row][a:b] for row, a, b in spans], pa.string())
+    if attributes.num_fields:
+        struct = items["attributes"].combine_chunks().take(parents)
+        columns |= dict(zip((f.name for f in attributes), struct.flatten(), strict=True))
+    columns["vector"] = vectors["vector"]
+    schema = index_schema(dim, attributes)
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def rejects_table(failed: pa.Table, *, run_id: str, now: datetime) -> pa.Table:
+    """Reject rows of the failed rows of a stream."""
+    why = failed["reject"].combine_chunks()
+    count = failed.num_rows
+    columns = {
+        "item_id": failed["item_id"],
+        "uri": failed["uri"],
+        "stage": why.field("stage"),
+        "reason": why.field("reason"),
+        "error_type": why.field("error_type"),
+        "content_hash": failed["content_hash"],
+        "run_id": pa.array([run_id] * count),
+        "rejected_at": pa.array([now] * count, TIMESTAMP),
+    }
+    return pa.table(columns, schema=REJECTS)

@@ -1,0 +1,103 @@
+"""Rows of a Parquet, CSV or JSONL file."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from storage import tables
+from tasks.errors import BadRows
+from tasks.project import TableSource
+from tasks.sources.protocol import BATCH_BYTES, Pulled, PullReject, rows_table
+
+_BATCH_ROWS = 16_384
+_NAMED_ROWS = 10
+
+
+class Table:
+    """Streams the file; a broken row, or an attribute that is not of its column's type, is a reject.
+
+    The types of attributes are those of the columns (Parquet), else of the first batch, and stay
+    what they were when the collection was first ingested.
+    """
+
+    encoding: str | None = "utf-8"
+
+    def __init__(self, spec: TableSource, attributes: dict[str, pa.DataType]) -> None:
+        self._spec = spec
+        self._types = {name: attributes[name] for name in spec.attributes if name in attributes}
+        self.where = str(spec.path)
+
+    def pull(self, since: str | None) -> Iterator[Pulled]:
+        spec = self._spec
+        columns = list(dict.fromkeys([spec.id, spec.text, *spec.attributes]))
+        for batch in tables.scan(spec.path, columns, [spec.id, spec.text], _BATCH_ROWS):
+            rejects = [
+                PullReject(None, f"{spec.path}#row={b.row}", b.reason, "BrokenRow") for b in batch.broken
+            ]
+            self._require_ids(batch)
+            yield from self._split(self._pulled(batch, rejects))
+        yield Pulled(_empty(self._types, spec.attributes), complete=True)
+
+    def _require_ids(self, batch: tables.Batch) -> None:
+        ids = batch.table[self._spec.id].to_pylist()
+        missing = [n for n, i in zip(batch.numbers.to_pylist(), ids, strict=True) if not i]
+        if missing:
+            named = ", ".join(map(str, missing[:_NAMED_ROWS]))
+            more = f" and {len(missing) - _NAMED_ROWS} more" if len(missing) > _NAMED_ROWS else ""
+            raise BadRows(
+                f"{self._spec.path}: no {self._spec.id!r} in rows {named}{more} (counted from 1). Every row "
+                "needs an id of its own that stays the same between runs; nothing was changed"
+            )
+
+    def _pulled(self, batch: tables.Batch, rejects: list[PullReject]) -> Pulled:
+        spec, table = self._spec, batch.table
+        keep = np.ones(table.num_rows, dtype=bool)
+        ids: list[str] = []
+        for at, raw in enumerate(table[spec.id].to_pylist()):
+            try:
+                ids.append(raw.decode())
+            except UnicodeDecodeError:
+                ids.append("")
+                keep[at] = False
+                where = f"{spec.path}#row={batch.numbers[at].as_py()}"
+                rejects.append(PullReject(None, where, "the id is not valid UTF-8", "UnicodeDecodeError"))
+        arrays = []
+        for name in spec.attributes:
+            array, failed = tables.cast_rows(table[name], self._type_of(name, table[name]))
+            arrays.append(array)
+            for at, reason in failed.items():
+                if keep[at]:
+                    keep[at] = False
+                    rejects.append(PullReject(ids[at], str(spec.path), f"{name}: {reason}", "BadAttribute"))
+        attributes = pa.StructArray.from_arrays(arrays, names=list(spec.attributes)) if arrays else None
+        content = table[spec.text].combine_chunks()
+        rows = rows_table(ids, [str(spec.path)] * len(ids), content, batch.numbers, attributes)
+        return Pulled(rows.filter(pa.array(keep)) if not keep.all() else rows, tuple(rejects))
+
+    def _type_of(self, name: str, column: pa.ChunkedArray) -> pa.DataType:
+        if name not in self._types:
+            kind = column.type
+            if pa.types.is_dictionary(kind):
+                kind = kind.value_type
+            if pa.types.is_null(kind):
+                kind = pa.string()
+            if self._spec.path.suffix.lower() in (".csv", ".tsv"):
+                kind = tables.infer_type(column)
+            self._types[name] = kind
+        return self._types[name]
+
+    @staticmethod
+    def _split(pulled: Pulled) -> Iterator[Pulled]:
+        """Batches of at most BATCH_BYTES where rows are long."""
+        pieces = max(1, -(-pulled.rows.nbytes // BATCH_BYTES))
+        step = max(1, -(-pulled.rows.num_rows // pieces))
+        yield Pulled(pulled.rows.slice(0, step), pulled.rejects)
+        for at in range(step, pulled.rows.num_rows, step):
+            yield Pulled(pulled.rows.slice(at, step))
+
+
+def _empty(types: dict[str, pa.DataType], names: tuple[str, ...]) -> pa.Table:
+    struct = pa.struct([(n, types.get(n, pa.string())) for n in names])
+    attributes = pa.array([], struct) if names else None
+    return rows_table([], [], pa.array([], pa.large_binary()), pa.array([], pa.int64()), attributes)

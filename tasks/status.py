@@ -1,0 +1,51 @@
+"""How a collection stands, from its commit log and file sizes alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.snapshot import Snapshot
+from tasks.project import Project
+
+
+@dataclass(frozen=True)
+class Status:
+    """One collection at its head; `version` 0 says that nothing was ingested yet."""
+
+    collection: str
+    version: int
+    items: int
+    chunks: int
+    rejects: int
+    spaces: tuple[dict[str, Any], ...]
+    live: dict[str, Any] | None
+    index: dict[str, Any] | None
+    bytes: int
+
+
+def status(project: Project, name: str) -> Status:
+    """The state of a collection. Raises `NothingThere` if it is not configured."""
+    project.collection(name)
+    snapshot = Snapshot.open(project.lake / name)
+    head = snapshot.head
+    if head is None:
+        return Status(name, 0, 0, 0, 0, (), None, None, 0)
+    spaces = tuple({"space_id": s, **o.model_dump()} for s, o in head.spaces.items())
+    live = head.live.model_dump(include={"release", "space_id", "strategy"}) | {"version": head.number}
+    index = {"rows": head.index.rows, "version": head.index.version, "lag_versions": 0}
+    size = _size(project.lake / name) + _size(project.lake / "index" / f"{head.index.table}.lance")
+    chunks = head.spaces[head.live.space_id].rows
+    return Status(name, head.number, head.total_items, chunks, head.total_rejects, spaces, live, index, size)
+
+
+def rejects(project: Project, name: str) -> list[dict[str, Any]]:
+    """Standing rejects of a collection, newest first."""
+    project.collection(name)
+    snapshot = Snapshot.open(project.lake / name)
+    columns = ["item_id", "uri", "stage", "reason", "error_type", "run_id", "rejected_at"]
+    rows = [row for _, _, table in snapshot.read("rejects", columns) for row in table.to_pylist()]
+    return sorted(rows, key=lambda row: row["rejected_at"], reverse=True)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
