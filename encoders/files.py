@@ -191,7 +191,7 @@ def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
 
 
 def _content(folder: Path, modules: list[tuple[str, Path]], hashes: HashCache) -> list[list[str]]:
-    """(role, hash) of every file that can move a vector; names of folders and of weight files do not count."""
+    """(role, hash) of every file that can move a vector; names of folders and weight files do not count."""
     directories = sorted({folder, *(path for _, path in modules if path.is_dir())})
     found = []
     weights = 0

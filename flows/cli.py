@@ -231,7 +231,8 @@ def _search(options: argparse.Namespace) -> int:
         print(table(hit_rows(one), empty="no hits"))
     if found:
         print(
-            f"release {found[0].release}, space {found[0].space_id}, {sum(f.milliseconds for f in found):.0f} ms"
+            f"release {found[0].release}, space {found[0].space_id}, "
+            f"{sum(f.milliseconds for f in found):.0f} ms with loading the encoder"
         )
     next_command(f'evervec sql "SELECT item_id, text FROM {options.collection} LIMIT 5"')
     return 0

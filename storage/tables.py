@@ -86,14 +86,8 @@ def _as_binary(path: Path, table: pa.Table, binary: set[str]) -> pa.Table:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_null(kind)
-    )
+    texts = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.null())
+    return kind in texts
 
 
 def _csv(path: Path, columns: list[str], binary: set[str], batch_rows: int) -> Iterator[Batch]:
@@ -125,7 +119,7 @@ def _csv(path: Path, columns: list[str], binary: set[str], batch_rows: int) -> I
         row = 1
         for block in reader:
             skipped = [b.row for b in broken]
-            numbers = []
+            numbers: list[int] = []
             while len(numbers) < block.num_rows:
                 if row not in skipped:
                     numbers.append(row)

@@ -26,8 +26,9 @@ class Window:
 
     `items` and `vectors` replace every earlier row of their items, `refreshed` (items whose content
     stands: only attributes or `stale_since` changed) replace item rows alone, `deleted` items go.
-    `resolved` names items (or, where there is no id, uris) whose earlier rejects no longer hold. `index` are the LanceDB rows of all
-    items in `items`, and of those in `refreshed` whose attributes changed.
+    `resolved` names items (or, where there is no id, uris) whose earlier rejects no longer hold.
+    `index` are the LanceDB rows of all items in `items`, and of those in `refreshed` whose attributes
+    changed.
     """
 
     verb: str

@@ -105,14 +105,14 @@ class Project(_Settings):
             for suffix in VIEW_SUFFIXES:
                 if name + suffix in self.collections:
                     raise ValueError(
-                        f"collection {name + suffix!r} has the name of a view of {name!r}; rename it"
+                        f"collection {name + suffix!r} is named like a view of {name!r}; rename it"
                     )
             attributes = getattr(collection.source, "attributes", ())
             taken = [a for a in attributes if a.lower() in RESERVED]
             if taken:
                 raise ValueError(
-                    f"collection {name!r}: attribute {taken[0]!r} has the name of a column that every collection "
-                    f"has; rename that column. Taken are: {', '.join(sorted(RESERVED))}"
+                    f"collection {name!r}: every collection has a column {taken[0]!r} already; rename yours. "
+                    f"Taken are: {', '.join(sorted(RESERVED))}"
                 )
         return self
 

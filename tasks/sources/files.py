@@ -102,5 +102,5 @@ class Files:
 
 
 def _as_text(name: str) -> str:
-    """A file name as a string that any table can hold: undecodable bytes become \\xNN."""
+    """A file name as a string that any table can hold: undecodable bytes are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
