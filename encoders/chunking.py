@@ -1,66 +1,16 @@
 """Cutting a text into the pieces that get one vector each, by the encoder's own tokens."""
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 import regex
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from encoders.errors import EncoderUnusable, Unchunkable
 from encoders.protocol import Tokenizer, Tokens
-from encoders.spec import EncoderFacts
+from encoders.spec import Chunking
 
-DEFAULT_TOKENS = 256
 _CLUSTER = regex.compile(r"\X")
 _LOOK_BACK = 64
-
-
-class ChunkSpec(BaseModel):
-    """Chunking as declared: `max_tokens` of one chunk with special tokens and prompt, `overlap` of two.
-
-    Left out, `max_tokens` is 256 or the encoder's own limit, whichever is less.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_tokens: int | None = Field(default=None, ge=8)
-    overlap: int = Field(default=32, ge=0)
-
-    @model_validator(mode="after")
-    def _overlap_leaves_room(self) -> "ChunkSpec":
-        if self.max_tokens is not None and self.overlap > self.max_tokens // 2:
-            raise ValueError(
-                f"overlap {self.overlap} is more than half of max_tokens {self.max_tokens}; "
-                f"give at most {self.max_tokens // 2}"
-            )
-        return self
-
-
-@dataclass(frozen=True)
-class Chunking:
-    """A chunking pinned to an encoder's tokenizer: the same text gives the same spans for ever."""
-
-    max_tokens: int
-    overlap: int
-    tokenizer_hash: str
-
-    @classmethod
-    def of(cls, spec: ChunkSpec, facts: EncoderFacts) -> "Chunking":
-        """Resolve the defaults; `EncoderUnusable` if a chunk would be longer than the encoder reads."""
-        most = spec.max_tokens or min(DEFAULT_TOKENS, facts.max_tokens)
-        if most > facts.max_tokens:
-            raise EncoderUnusable(
-                f"chunk.max_tokens is {most}, but the encoder reads at most {facts.max_tokens} tokens "
-                f"and would silently drop the rest; set chunk.max_tokens to {facts.max_tokens} or less"
-            )
-        return cls(most, min(spec.overlap, most // 2), facts.tokenizer_hash)
-
-    @property
-    def id(self) -> str:
-        """Equal ids cut alike."""
-        what = f"1:{self.max_tokens}:{self.overlap}:{self.tokenizer_hash}"
-        return hashlib.sha256(what.encode()).hexdigest()
 
 
 class Chunker:

@@ -2,8 +2,6 @@
 
 import codecs
 
-from charset_normalizer import from_bytes
-
 from encoders.errors import Undecodable
 
 MAX_TEXT_BYTES = 16 * 2**20
@@ -58,6 +56,8 @@ def _detected(content: bytes) -> str:
     try:
         text = content.decode()
     except UnicodeDecodeError:
+        from charset_normalizer import from_bytes  # its tables are needed for few files, if any
+
         best = from_bytes(content[:_SAMPLE]).best()
         if best is None:
             raise Undecodable("the bytes fit no known text encoding") from None

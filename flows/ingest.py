@@ -8,8 +8,8 @@ from typing import ParamSpec, TypeVar
 
 from storage.commits import Counts
 from tasks import steps
-from tasks.encode import Progress
 from tasks.errors import RunFailed
+from tasks.progress import Progress
 from tasks.project import Project
 
 P = ParamSpec("P")
@@ -109,7 +109,7 @@ def _forecast(job: steps.Job, plan: steps.Plan, seconds: float) -> IngestReport:
         added=would.added,
         updated=would.updated,
         deleted=len(plan.deleted),
-        rejected=plan.rejects.num_rows,
+        rejected=len(plan.rejects),
         encoded=plan.to_encode,
     )
     return _report(job, plan, steps.Landed(job.version, counts), seconds, dry_run=True)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 _EVERY_SECONDS = 10.0
 
 
@@ -76,6 +74,8 @@ class ShownProgress:
             return
         if self._stream.isatty():
             if self._bar is None:
+                from tqdm import tqdm
+
                 self._bar = tqdm(total=total, unit=" items", file=self._stream, leave=False)
             self._bar.n = done
             self._bar.set_postfix_str(f"{durable:,} durable")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import parquet
+from storage import arrays, parquet
 from storage.commits import Commit, Log
 from storage.parquet import DataFile
 from storage.schemas import Kind
@@ -68,8 +68,8 @@ class Snapshot:
         for file in self.delete_files():
             table = parquet.read(self.root, file)
             paths = table["path"].combine_chunks().dictionary_encode()
-            positions = table["row"].to_numpy()
-            codes = paths.indices.to_numpy()
+            positions = arrays.to_numpy(table["row"].combine_chunks())
+            codes = arrays.to_numpy(paths.indices)
             for code, path in enumerate(paths.dictionary.to_pylist()):
                 rows.setdefault(path, []).append(positions[codes == code])
         return {path: np.sort(np.concatenate(parts)) for path, parts in rows.items()}
@@ -86,7 +86,7 @@ class Snapshot:
             positions = np.arange(table.num_rows)
             if file.path in self.masked:
                 positions = np.delete(positions, self.masked[file.path])
-                table = table.take(positions)
+                table = table.take(arrays.from_numpy(positions, pa.int64()))
             yield file, positions, table
 
     def positions_of_rejects(self, keys: pa.Array) -> Iterator[tuple[str, np.ndarray]]:
@@ -95,7 +95,7 @@ class Snapshot:
             return
         for file, positions, table in self.read("rejects", ["item_id", "uri"]):
             key = pc.coalesce(table["item_id"], table["uri"])
-            hit = pc.is_in(key, value_set=keys).to_numpy()
+            hit = arrays.to_numpy(pc.is_in(key, value_set=keys).combine_chunks())
             if hit.any():
                 yield file.path, positions[hit]
 
@@ -106,7 +106,7 @@ class Snapshot:
         if len(item_ids) == 0:
             return
         for file, positions, table in self.read(kind, ["item_id"], space_id):
-            hit = pc.is_in(table["item_id"], value_set=item_ids).to_numpy()
+            hit = arrays.to_numpy(pc.is_in(table["item_id"], value_set=item_ids).combine_chunks())
             if hit.any():
                 yield file.path, positions[hit]
 
@@ -124,7 +124,7 @@ class Snapshot:
     def chunk_hashes(self, space_id: str) -> np.ndarray:
         """Hashes of all live chunks of a space, sorted, dtype S16: what need not be encoded again."""
         parts = [
-            np.frombuffer(_bytes_of(table["chunk_hash"]), dtype="S16")
+            arrays.to_numpy(table["chunk_hash"].combine_chunks()).view("S16")
             for _, _, table in self.read("vectors", ["chunk_hash"], space_id)
         ]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype="S16")
@@ -138,21 +138,13 @@ class Snapshot:
         found = np.zeros(len(hashes), dtype=bool)
         for file, positions, table in self.read("vectors", ["chunk_hash"], space_id):
             place = pc.index_in(hashes, value_set=table["chunk_hash"].combine_chunks())
-            wanted = place.is_valid().to_numpy(zero_copy_only=False) & ~found
+            wanted = arrays.validity(place) & ~found
             if not wanted.any():
                 continue
-            rows = positions[place.fill_null(0).to_numpy()[wanted]]
-            vectors = parquet.read(self.root, file, ["vector"])["vector"].take(pa.array(rows))
-            out[wanted] = pc.list_flatten(vectors.combine_chunks()).to_numpy().reshape(-1, dim)
+            rows = arrays.from_numpy(positions[arrays.to_numpy(place)[wanted]], pa.int64())
+            vectors = parquet.read(self.root, file, ["vector"])["vector"].take(rows)
+            out[wanted] = arrays.to_numpy(vectors.combine_chunks().flatten()).reshape(-1, dim)
             found |= wanted
         if not found.all():
             raise KeyError(f"{int((~found).sum())} chunks are not stored in {space_id}")
         return out
-
-
-def _bytes_of(column: pa.ChunkedArray) -> bytes:
-    """The values of a fixed-width binary column, one after the other."""
-    flat = column.combine_chunks()
-    width = flat.type.byte_width
-    data: bytes = flat.buffers()[1].to_pybytes()[flat.offset * width : (flat.offset + len(flat)) * width]
-    return data

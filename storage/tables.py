@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from storage import arrays
 from storage.errors import UnreadableTable
 
 SUFFIXES = {
@@ -61,7 +63,7 @@ def _parquet(path: Path, columns: list[str], binary: set[str], batch_rows: int) 
             first = 1
             for batch in file.iter_batches(batch_rows, columns=columns):
                 table = pa.Table.from_batches([batch]).select(columns)
-                numbers = pa.array(range(first, first + table.num_rows), pa.int64())
+                numbers = arrays.from_numpy(np.arange(first, first + table.num_rows), pa.int64())
                 first += table.num_rows
                 yield Batch(_as_binary(path, table, binary), numbers)
     except (pa.ArrowException, OSError) as error:
@@ -177,14 +179,14 @@ def _json_batch(
     columns: list[str],
     binary: set[str],
 ) -> Batch:
-    arrays = {}
+    made = {}
     for name in columns:
         values = [row.get(name) for row in rows]
         if name in binary:
-            arrays[name] = pa.array([_encoded(v) for v in values], pa.large_binary())
+            made[name] = pa.array([_encoded(v) for v in values], pa.large_binary())
         else:
-            arrays[name] = _inferred(values)
-    return Batch(pa.table(arrays), pa.array(numbers, pa.int64()), tuple(broken))
+            made[name] = _inferred(values)
+    return Batch(pa.table(made), pa.array(numbers, pa.int64()), tuple(broken))
 
 
 def _encoded(value: Any) -> bytes | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from storage.schemas import ITEM_COLUMNS, REJECTS, VECTOR_COLUMNS, items_schema
 from storage.snapshot import Snapshot
 from tasks import rows
 from tasks.diff import Part, Plan, read_part
-from tasks.encode import Progress, covered
+from tasks.encode import covered
+from tasks.progress import Landed, Progress
 
 WINDOW_CHUNKS = 50_000
 WINDOW_SECONDS = 60.0
@@ -31,15 +32,6 @@ class Target:
     collection: str
     modality: str
     release: Release
-
-
-@dataclass
-class Landed:
-    """What became durable."""
-
-    version: int
-    counts: Counts = field(default_factory=Counts)
-    encode_seconds: float = 0.0
 
 
 def land(target: Target, plan: Plan, stream: Iterable[pa.Table], progress: Progress) -> Landed:
@@ -145,13 +137,16 @@ class _Pending:
     def finish(self) -> None:
         """What belongs to the last window: rejects of the pull, deletions."""
         self._last = True
-        if self._plan.rejects.num_rows:
-            self._rejects.append(self._plan.rejects)
+        if self._plan.rejects:
+            self._rejects.append(
+                rows.pull_rejects_table(self._plan.rejects, run_id=self._plan.run_id, now=self._now)
+            )
         self._stale.extend(self._plan.stale)
 
     def window(self) -> transaction.Window:
         release, plan = self.target.release, self._plan
-        done = pa.concat_tables(self._done) if self._done else None
+        # in the order of ids: their statistics then prune row groups, and the next diff runs along
+        done = pa.concat_tables(self._done).sort_by("item_id") if self._done else None
         good = done.filter(pc.is_null(done["reject"])) if done is not None else None
         items = vectors = None
         encoded = added = 0

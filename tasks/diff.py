@@ -10,14 +10,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.schemas import CONTENT_HASH, REJECTS, SHORT_HASH
+from storage import arrays
+from storage.schemas import CONTENT_HASH, SHORT_HASH
 from storage.snapshot import Snapshot
 from tasks.errors import BadRows, Refused
 from tasks.sources.protocol import Pulled, PullReject, Source
@@ -54,7 +55,7 @@ class Plan:
     changed: tuple[Part, ...]
     refreshed: tuple[Part, ...]
     deleted: tuple[str, ...]
-    rejects: pa.Table
+    rejects: tuple[PullReject, ...]
     stale: tuple[str, ...]
     rejected_known: int
     resolved: tuple[str, ...]
@@ -69,8 +70,7 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Nothing to write: the head already says what the source says."""
-        work = self.changed or self.refreshed or self.deleted or self.resolved
-        return not work and self.rejects.num_rows == 0
+        return not (self.changed or self.refreshed or self.deleted or self.resolved or self.rejects)
 
 
 def pull_and_diff(
@@ -127,34 +127,46 @@ class _Known:
         columns = ["item_id", "content_hash", "attributes_hash", "stale_since"]
         for _, _, table in snapshot.read("items", columns):
             ids.append(table["item_id"].combine_chunks())
-            content.append(_fixed(table["content_hash"], 32))
-            attributes.append(_fixed(table["attributes_hash"], 16))
-            stale.append(table["stale_since"].is_valid().to_numpy())
-        self.ids = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+            content.append(arrays.to_numpy(table["content_hash"].combine_chunks()))
+            attributes.append(arrays.to_numpy(table["attributes_hash"].combine_chunks()))
+            stale.append(arrays.validity(table["stale_since"].combine_chunks()))
+        self.ids = pa.concat_arrays(ids) if ids else arrays.empty(pa.string())
         self.content = np.concatenate(content) if content else np.empty(0, "V32")
         self.attributes = np.concatenate(attributes) if attributes else np.empty(0, "V16")
         self.stale = np.concatenate(stale) if stale else np.empty(0, bool)
-        keys = _keys(self.ids)
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
+        self._next = 0
 
-    def find(self, ids: pa.Array, keys: np.ndarray) -> np.ndarray:
+    def find(self, ids: pa.Array) -> np.ndarray:
         """Row of each id, int64; -1 where it is not known."""
+        expected = self.ids.slice(self._next, len(ids))
+        if expected.equals(ids):  # the source still lists what it listed before, in the same order
+            rows = np.arange(self._next, self._next + len(ids))
+            self._next += len(ids)
+            return rows
+        return self._search(ids)
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys of the known ids ascending, and the row of each."""
+        keys = keys_of(self.ids)
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+
+    def _search(self, ids: pa.Array) -> np.ndarray:
+        known, order = self._sorted
+        keys = keys_of(ids)
         rows = np.full(len(ids), -1, dtype=np.int64)
         pending = np.arange(len(ids))
-        place = np.searchsorted(self._keys, keys)
+        place = np.searchsorted(known, keys)
         # a key is a 64-bit hash: compare the ids themselves, and look further while keys collide
         while len(pending):
-            inside = place[pending] < len(self._keys)
-            pending = pending[inside]
-            same_key = self._keys[place[pending]] == keys[pending]
-            pending = pending[same_key]
+            pending = pending[place[pending] < len(known)]
+            pending = pending[known[place[pending]] == keys[pending]]
             if not len(pending):
                 break
-            found = self._order[place[pending]]
-            equal = pc.equal(self.ids.take(pa.array(found)), ids.take(pa.array(pending))).to_numpy(
-                zero_copy_only=False
-            )
+            found = order[place[pending]]
+            theirs, ours = (arrays.from_numpy(at, pa.int64()) for at in (found, pending))
+            equal = arrays.to_numpy(pc.equal(self.ids.take(theirs), ids.take(ours)))
             rows[pending[equal]] = found[equal]
             pending = pending[~equal]
             place[pending] += 1
@@ -181,7 +193,8 @@ class _Diff:
         self._known_rejects = _known_rejects(self.snapshot)
         self._rejects_met: set[str] = set()
         self._resolved: list[str] = []
-        self._keys: list[np.ndarray] = []
+        self._new_keys: list[np.ndarray] = []
+        self._met = 0
         self._rejects: list[PullReject] = []
         self._stale: list[str] = []
         self._tombstones: list[str] = []
@@ -201,11 +214,9 @@ class _Diff:
             return
         self.seen += table.num_rows
         ids = table["item_id"].combine_chunks()
-        keys = _keys(ids)
-        self._keys.append(keys)
-        rows = self.known.find(ids, keys)
+        rows = self.known.find(ids)
         old = rows >= 0
-        self._present[rows[old]] = True
+        self._note_presence(ids, rows, old)
         content, attributes = _content_hashes(table["content"]), _attributes_hashes(table)
         same_content = np.zeros(len(rows), dtype=bool)
         same_content[old] = self.known.content[rows[old]] == content[old]
@@ -214,15 +225,24 @@ class _Diff:
         same[old] &= ~self.known.stale[rows[old]]
         skipped = self._still_rejected(ids, content, same_content)
         self.unchanged += int(same.sum())
-        table = table.append_column("known", pa.array(old))
+        table = table.append_column("known", arrays.from_numpy(old, pa.bool_()))
         for spool, chosen in (
             (self._refreshed, same_content & ~same),
             (self._changed, ~same_content & ~skipped),
         ):
             if chosen.any():
-                rest = table.filter(pa.array(chosen))
-                rest = rest.append_column("content_hash", _as_arrow(content[chosen], CONTENT_HASH))
-                spool.write(rest.append_column("attributes_hash", _as_arrow(attributes[chosen], SHORT_HASH)))
+                rest = table.filter(arrays.from_numpy(chosen, pa.bool_()))
+                rest = rest.append_column("content_hash", arrays.from_numpy(content[chosen], CONTENT_HASH))
+                spool.write(
+                    rest.append_column("attributes_hash", arrays.from_numpy(attributes[chosen], SHORT_HASH))
+                )
+
+    def _note_presence(self, ids: pa.Array, rows: np.ndarray, old: np.ndarray) -> None:
+        """Remember which items were met; met more often than present means met twice."""
+        self._present[rows[old]] = True
+        self._met += int(old.sum())
+        if not old.all():
+            self._new_keys.append(keys_of(ids.filter(arrays.from_numpy(~old, pa.bool_()))))
 
     def _add_rejects(self, rejects: tuple[PullReject, ...]) -> None:
         self.seen += len(rejects)
@@ -240,9 +260,10 @@ class _Diff:
 
     def _keep(self, item_id: str) -> None:
         """An item that cannot be read is not gone: its last good rows stay, marked stale."""
-        ids = pa.array([item_id], pa.string())
-        row = int(self.known.find(ids, _keys(ids))[0])
+        ids = arrays.strings([item_id])
+        row = int(self.known.find(ids)[0])
         if row >= 0:
+            self._met += not self._present[row]
             self._present[row] = True
             if not self.known.stale[row]:
                 self._stale.append(item_id)
@@ -265,17 +286,14 @@ class _Diff:
 
     def require_distinct_ids(self, source: Source) -> None:
         """Raise `BadRows` naming the rows if an id came twice in this pull."""
-        keys = np.concatenate(self._keys) if self._keys else np.empty(0, np.int64)
-        values, counts = np.unique(keys, return_counts=True)
-        suspects = set(values[counts > 1].tolist())
-        if not suspects:
+        keys = np.concatenate(self._new_keys) if self._new_keys else np.empty(0, np.int64)
+        if self._met == self._present.sum() and len(np.unique(keys)) == len(keys):
             return
         where: dict[str, list[int]] = {}
         for pulled in source.pull(None):  # once more, to name the rows; nothing was done yet
             rows = zip(pulled.rows["item_id"].to_pylist(), pulled.rows["row"].to_pylist(), strict=True)
             for item_id, row in rows:
-                if hash(item_id) in suspects:
-                    where.setdefault(item_id, []).append(row)
+                where.setdefault(item_id, []).append(row)
         twice = {i: rows for i, rows in where.items() if len(rows) > 1}
         if twice:
             named = "; ".join(
@@ -291,8 +309,8 @@ class _Diff:
         total = len(self.known.ids)
         sure = complete and not self.blocked
         gone = ~self._present if sure else np.zeros(total, dtype=bool)
-        tombstones = pa.array(dict.fromkeys(self._tombstones), pa.string())
-        buried = self.known.find(tombstones, _keys(tombstones))
+        tombstones = arrays.strings(list(dict.fromkeys(self._tombstones)))
+        buried = self.known.find(tombstones)
         gone[buried[buried >= 0]] = True
         if complete and self.blocked and not self._present.all():
             notes.append(
@@ -312,8 +330,8 @@ class _Diff:
             unchanged=self.unchanged,
             changed=self._changed.close(),
             refreshed=self._refreshed.close(),
-            deleted=tuple(self.known.ids.filter(pa.array(gone)).to_pylist()),
-            rejects=_rejects_table(self._rejects, self.run_id, self.started_at),
+            deleted=tuple(self.known.ids.filter(arrays.from_numpy(gone, pa.bool_())).to_pylist()),
+            rejects=tuple(self._rejects),
             stale=tuple(self._stale),
             rejected_known=self.rejected_known,
             resolved=tuple(sorted(vanished | set(self._resolved))),
@@ -352,7 +370,7 @@ class _Spool:
 def _parts(table: pa.Table) -> Iterator[pa.Table]:
     sizes = np.zeros(table.num_rows)
     if "content" in table.column_names:
-        sizes = pc.fill_null(pc.binary_length(table["content"]), 0).to_numpy()
+        sizes = arrays.to_numpy(pc.fill_null(pc.binary_length(table["content"]), 0).combine_chunks())
     first, size = 0, 0.0
     for at in range(table.num_rows):
         if at > first and (at - first >= PART_ITEMS or size + sizes[at] > PART_BYTES):
@@ -362,18 +380,14 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
     yield table.slice(first)
 
 
-def _keys(ids: pa.Array) -> np.ndarray:
+def keys_of(ids: pa.Array) -> np.ndarray:
+    """A 64-bit hash of each id, int64; another one in every process."""
     return np.fromiter(map(hash, ids.to_pylist()), dtype=np.int64, count=len(ids))
 
 
 def _content_hashes(content: pa.ChunkedArray) -> np.ndarray:
     """SHA-256 of each value, as an array of V32; of nothing where there is none."""
-    digests = []
-    for chunk in content.chunks:
-        offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-        data = memoryview(chunk.buffers()[2] or b"")
-        bounds = offsets.tolist()
-        digests += [hashlib.sha256(data[a:b]).digest() for a, b in pairwise(bounds)]
+    digests = [hashlib.sha256(value or b"").digest() for value in content.to_pylist()]
     return np.frombuffer(b"".join(digests), dtype="V32")
 
 
@@ -390,16 +404,6 @@ def _attributes_hashes(table: pa.Table) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="V16")
 
 
-def _as_arrow(digests: np.ndarray, kind: pa.DataType) -> pa.Array:
-    return pa.Array.from_buffers(kind, len(digests), [None, pa.py_buffer(digests.tobytes())])
-
-
-def _fixed(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    flat = column.combine_chunks()
-    data = flat.buffers()[1]
-    return np.frombuffer(data, dtype=f"V{width}")[flat.offset : flat.offset + len(flat)]
-
-
 def _known_rejects(snapshot: Snapshot) -> dict[str, bytes | None]:
     """Content hash of every standing reject by item id, or by uri where there is no id."""
     known: dict[str, bytes | None] = {}
@@ -407,20 +411,3 @@ def _known_rejects(snapshot: Snapshot) -> dict[str, bytes | None]:
         for row in table.to_pylist():
             known[row["item_id"] or row["uri"]] = row["content_hash"]
     return known
-
-
-def _rejects_table(rejects: list[PullReject], run_id: str, now: datetime) -> pa.Table:
-    rows = [
-        {
-            "item_id": r.item_id,
-            "uri": r.uri,
-            "stage": "pull",
-            "reason": r.reason,
-            "error_type": r.error_type,
-            "content_hash": None,
-            "run_id": run_id,
-            "rejected_at": now,
-        }
-        for r in rejects
-    ]
-    return pa.Table.from_pylist(rows, schema=REJECTS)

@@ -5,7 +5,7 @@ of its stage and never takes its neighbours along.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from encoders.catalog import open_encoder, open_tokenizer
-from encoders.chunking import Chunker, Chunking, chunk_hash
+from encoders.chunking import Chunker, chunk_hash
 from encoders.decode import decode_text
 from encoders.errors import BadVector, RowError
-from encoders.spec import EncoderFacts, EncoderSpec
+from encoders.spec import Chunking, EncoderFacts, EncoderSpec
 from storage.schemas import SHORT_HASH
 from tasks import cluster
 from tasks.diff import Part, read_part
@@ -257,7 +257,3 @@ def covered(spans: list[tuple[float, float]]) -> float:
         total += max(0.0, ended - max(began, until))
         until = max(until, ended)
     return total
-
-
-Progress = Callable[[int, int, int], None]
-"""Called with (items encoded, items to encode, items durable)."""

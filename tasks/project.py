@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from encoders.chunking import ChunkSpec
 from encoders.files import HashCache
-from encoders.spec import EncoderSpec, Modality
+from encoders.spec import ChunkSpec, EncoderSpec, Modality
 from storage.schemas import ITEM_COLUMNS, VECTOR_COLUMNS, VIEW_SUFFIXES
 from tasks.errors import NothingThere
 

@@ -1,5 +1,7 @@
 """Where encoders and storage meet: the output of the stream as rows of the lake."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 import numpy as np
@@ -14,6 +16,7 @@ from storage.schemas import (
     items_schema,
     vectors_schema,
 )
+from tasks.sources.protocol import PullReject
 
 
 def items_table(
@@ -101,3 +104,12 @@ def rejects_table(failed: pa.Table, *, run_id: str, now: datetime) -> pa.Table:
         "rejected_at": pa.array([now] * count, TIMESTAMP),
     }
     return pa.table(columns, schema=REJECTS)
+
+
+def pull_rejects_table(rejects: Sequence[PullReject], *, run_id: str, now: datetime) -> pa.Table:
+    """Reject rows of what a source could not give."""
+    found = [
+        {**asdict(r), "stage": "pull", "content_hash": None, "run_id": run_id, "rejected_at": now}
+        for r in rejects
+    ]
+    return pa.Table.from_pylist(found, schema=REJECTS)

@@ -11,16 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.catalog import describe
-from encoders.chunking import Chunking
-from encoders.spec import EncoderFacts, EncoderSpec
+from encoders.spec import Chunking, EncoderFacts, EncoderSpec
 from storage.commits import Release
 from storage.locks import lock
 from storage.snapshot import Snapshot
-from tasks import commit, diff
-from tasks.commit import Landed, Target
+from tasks import diff
 from tasks.diff import Plan, read_part
-from tasks.encode import EncodeJob, Progress, encode_stream
 from tasks.errors import EncoderChanged
+from tasks.progress import Landed, Progress
 from tasks.project import Collection, Project
 from tasks.sources.catalog import open_source
 
@@ -114,8 +112,11 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, progress: Progress
     """Carry out a plan in windows; returns when all of it is durable. Raises `RunFailed`."""
     if plan.is_empty:
         return Landed(job.version)
+    from tasks import commit  # a run without changes needs none of it, and is done in a blink
+    from tasks.encode import EncodeJob, encode_stream
+
     snapshot = Snapshot.open(project.lake / job.collection)
-    target = Target(project.lake, job.collection, job.spec.modality, job.release)
+    target = commit.Target(project.lake, job.collection, job.spec.modality, job.release)
     stream: Iterator[pa.Table] = iter(())
     if plan.changed:
         source = open_source(job.settings.source, {})

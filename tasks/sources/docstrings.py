@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
+from storage import arrays
 from tasks.errors import SourceUnusable
 from tasks.project import DocstringsSource
 from tasks.sources.protocol import BATCH_ITEMS, Pulled, rows_table
@@ -102,14 +104,13 @@ def _batch(found: list[tuple[str, str, str, str]], first: int, *, complete: bool
     ids = [i for i, _, _, _ in found]
     attributes = pa.StructArray.from_arrays(
         [
-            pa.array([i.partition(":")[0].partition(".")[0] for i in ids], pa.string()),
-            pa.array([kind for _, _, kind, _ in found], pa.string()),
+            arrays.strings([i.partition(":")[0].partition(".")[0] for i in ids]),
+            arrays.strings([kind for _, _, kind, _ in found]),
         ],
         names=["package", "kind"],
     )
-    content = pa.array([text.encode("utf-8", "surrogatepass") for _, _, _, text in found], pa.large_binary())
-    positions = pa.array(range(first, first + len(found)), pa.int64())
-    return Pulled(
-        rows_table(ids, [uri for _, uri, _, _ in found], content, positions, attributes),
-        complete=complete,
-    )
+    content = arrays.binaries([text.encode("utf-8", "surrogatepass") for _, _, _, text in found])
+    positions = arrays.from_numpy(np.arange(first, first + len(found)), pa.int64())
+    uris = arrays.strings([uri for _, uri, _, _ in found])
+    rows = rows_table(arrays.strings(ids), uris, content, positions, attributes)
+    return Pulled(rows, complete=complete)

@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pathspec
 import pyarrow as pa
 
 from encoders.decode import MAX_TEXT_BYTES
+from storage import arrays
 from tasks.errors import SourceUnusable
 from tasks.project import FilesSource
 from tasks.sources.protocol import BATCH_BYTES, BATCH_ITEMS, Pulled, PullReject, rows_table
@@ -61,8 +63,9 @@ class Files:
         *,
         complete: bool = False,
     ) -> Pulled:
-        positions = pa.array(range(first + 1, first + 1 + len(ids)), pa.int64())
-        rows = rows_table(ids, uris, pa.array(contents, pa.large_binary()), positions, None)
+        positions = arrays.from_numpy(np.arange(first + 1, first + 1 + len(ids)), pa.int64())
+        columns = arrays.strings(ids), arrays.strings(uris), arrays.binaries(contents)
+        rows = rows_table(*columns, positions, None)
         return Pulled(rows, tuple(rejects), complete=complete)
 
     def _listed(self, rejects: list[PullReject]) -> Iterator[Path]:

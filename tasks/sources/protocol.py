@@ -53,16 +53,16 @@ class Source(Protocol):
 
 
 def rows_table(
-    ids: list[str],
-    uris: list[str],
+    ids: pa.Array,
+    uris: pa.Array,
     contents: pa.Array,
     positions: pa.Array,
     attributes: pa.Array | None,
 ) -> pa.Table:
     """The `rows` of a `Pulled`."""
     columns = {
-        "item_id": pa.array(ids, pa.string()),
-        "uri": pa.array(uris, pa.string()),
+        "item_id": ids,
+        "uri": uris,
         "content": contents,
         "row": positions,
     }

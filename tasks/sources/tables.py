@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from storage import tables
+from storage import arrays, tables
 from tasks.errors import BadRows
 from tasks.project import TableSource
 from tasks.sources.protocol import BATCH_BYTES, Pulled, PullReject, rows_table
@@ -40,40 +41,42 @@ class Table:
         yield Pulled(_empty(self._types, spec.attributes), complete=True)
 
     def _require_ids(self, batch: tables.Batch) -> None:
-        ids = batch.table[self._spec.id].to_pylist()
-        missing = [n for n, i in zip(batch.numbers.to_pylist(), ids, strict=True) if not i]
-        if missing:
-            named = ", ".join(map(str, missing[:_NAMED_ROWS]))
-            more = f" and {len(missing) - _NAMED_ROWS} more" if len(missing) > _NAMED_ROWS else ""
-            raise BadRows(
-                f"{self._spec.path}: no {self._spec.id!r} in rows {named}{more} (counted from 1). Every row "
-                "needs an id of its own that stays the same between runs; nothing was changed"
-            )
+        ids = batch.table[self._spec.id]
+        if ids.null_count == 0 and (len(ids) == 0 or pc.min(pc.binary_length(ids)).as_py() > 0):
+            return
+        numbers = batch.numbers.to_pylist()
+        missing = [n for n, i in zip(numbers, ids.to_pylist(), strict=True) if not i]
+        named = ", ".join(map(str, missing[:_NAMED_ROWS]))
+        more = f" and {len(missing) - _NAMED_ROWS} more" if len(missing) > _NAMED_ROWS else ""
+        raise BadRows(
+            f"{self._spec.path}: no {self._spec.id!r} in rows {named}{more} (counted from 1). Every row "
+            "needs an id of its own that stays the same between runs; nothing was changed"
+        )
 
     def _pulled(self, batch: tables.Batch, rejects: list[PullReject]) -> Pulled:
         spec, table = self._spec, batch.table
+        ids, bad = _as_strings(table[spec.id].combine_chunks())
         keep = np.ones(table.num_rows, dtype=bool)
-        ids: list[str] = []
-        for at, raw in enumerate(table[spec.id].to_pylist()):
-            try:
-                ids.append(raw.decode())
-            except UnicodeDecodeError:
-                ids.append("")
-                keep[at] = False
-                where = f"{spec.path}#row={batch.numbers[at].as_py()}"
-                rejects.append(PullReject(None, where, "the id is not valid UTF-8", "UnicodeDecodeError"))
-        arrays = []
+        for at in bad:
+            keep[at] = False
+            where = f"{spec.path}#row={batch.numbers[at].as_py()}"
+            rejects.append(PullReject(None, where, "the id is not valid UTF-8", "UnicodeDecodeError"))
+        fields = []
         for name in spec.attributes:
             array, failed = tables.cast_rows(table[name], self._type_of(name, table[name]))
-            arrays.append(array)
+            fields.append(array)
             for at, reason in failed.items():
                 if keep[at]:
                     keep[at] = False
-                    rejects.append(PullReject(ids[at], str(spec.path), f"{name}: {reason}", "BadAttribute"))
-        attributes = pa.StructArray.from_arrays(arrays, names=list(spec.attributes)) if arrays else None
+                    item_id = ids[at].as_py()
+                    rejects.append(PullReject(item_id, str(spec.path), f"{name}: {reason}", "BadAttribute"))
+        attributes = pa.StructArray.from_arrays(fields, names=list(spec.attributes)) if fields else None
         content = table[spec.text].combine_chunks()
-        rows = rows_table(ids, [str(spec.path)] * len(ids), content, batch.numbers, attributes)
-        return Pulled(rows.filter(pa.array(keep)) if not keep.all() else rows, tuple(rejects))
+        uris = arrays.repeated(str(spec.path), table.num_rows)
+        rows = rows_table(ids, uris, content, batch.numbers, attributes)
+        if not keep.all():
+            rows = rows.filter(arrays.from_numpy(keep, pa.bool_()))
+        return Pulled(rows, tuple(rejects))
 
     def _type_of(self, name: str, column: pa.ChunkedArray) -> pa.DataType:
         if name not in self._types:
@@ -99,5 +102,21 @@ class Table:
 
 def _empty(types: dict[str, pa.DataType], names: tuple[str, ...]) -> pa.Table:
     struct = pa.struct([(n, types.get(n, pa.string())) for n in names])
-    attributes = pa.array([], struct) if names else None
-    return rows_table([], [], pa.array([], pa.large_binary()), pa.array([], pa.int64()), attributes)
+    attributes = arrays.empty(struct) if names else None
+    ids, uris = arrays.empty(pa.string()), arrays.empty(pa.string())
+    return rows_table(ids, uris, arrays.empty(pa.large_binary()), arrays.empty(pa.int64()), attributes)
+
+
+def _as_strings(raw: pa.Array) -> tuple[pa.Array, list[int]]:
+    """The column as strings, and the rows that are not valid UTF-8 (empty there)."""
+    try:
+        return raw.cast(pa.large_string()).cast(pa.string()), []
+    except pa.ArrowInvalid:
+        decoded, bad = [], []
+        for at, value in enumerate(raw.to_pylist()):
+            try:
+                decoded.append(value.decode())
+            except UnicodeDecodeError:
+                decoded.append("")
+                bad.append(at)
+        return arrays.strings(decoded), bad

@@ -1,0 +1,69 @@
+"""Between Arrow and numpy by their buffers.
+
+pyarrow's own conversions (`pa.array`, `to_numpy`) import pandas where it is installed, which takes as
+long as hashing 100,000 rows: too much for a run that finds nothing to do.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+
+def to_numpy(array: pa.Array) -> np.ndarray:
+    """The values of a boolean or fixed-width array; what lies under a null is arbitrary.
+
+    Fixed-size binary comes as void (`V16`, `V32`), which compares byte by byte.
+    """
+    kind, data = array.type, array.buffers()[1]
+    if len(array) == 0 or data is None:
+        return np.empty(len(array), dtype=_numpy_type(kind))
+    if pa.types.is_boolean(kind):
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        return bits[array.offset : array.offset + len(array)].astype(bool)
+    return np.frombuffer(data, _numpy_type(kind))[array.offset : array.offset + len(array)]
+
+
+def validity(array: pa.Array) -> np.ndarray:
+    """Which values are not null."""
+    return to_numpy(array.is_valid())
+
+
+def from_numpy(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """An array of `kind` (boolean or fixed-width) without nulls."""
+    if pa.types.is_boolean(kind):
+        raw = np.packbits(values, bitorder="little").tobytes()
+    else:
+        raw = np.ascontiguousarray(values, _numpy_type(kind)).tobytes()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(raw)])
+
+
+def repeated(text: str, count: int) -> pa.Array:
+    """A string column of one value."""
+    raw = text.encode()
+    offsets = np.arange(count + 1, dtype=np.int32) * len(raw)
+    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets.tobytes()), pa.py_buffer(raw * count))
+
+
+def strings(values: Sequence[str]) -> pa.Array:
+    """A string column."""
+    return binaries([v.encode() for v in values]).cast(pa.large_string()).cast(pa.string())
+
+
+def binaries(values: Sequence[bytes]) -> pa.Array:
+    """A large_binary column."""
+    offsets = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum([len(v) for v in values], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
+
+
+def empty(kind: pa.DataType) -> pa.Array:
+    """No values."""
+    return pa.nulls(0, kind)
+
+
+def _numpy_type(kind: pa.DataType) -> np.dtype:
+    if pa.types.is_fixed_size_binary(kind):
+        return np.dtype(f"V{kind.byte_width}")
+    return np.dtype(bool) if pa.types.is_boolean(kind) else np.dtype(kind.to_pandas_dtype())

@@ -1,0 +1,18 @@
+"""What a run tells while it goes on, and when it is done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from storage.commits import Counts
+
+Progress = Callable[[int, int, int], None]
+"""Called with (items encoded, items to encode, items durable)."""
+
+
+@dataclass
+class Landed:
+    """What became durable."""
+
+    version: int
+    counts: Counts = field(default_factory=Counts)
+    encode_seconds: float = 0.0

@@ -1,0 +1,251 @@
+"""Measure Evervec against the plain script and against its own floors; writes results.json beside this file.
+
+python -m tests.benchmarks.run            everything (about 12 minutes on two cores)
+python -m tests.benchmarks.run ingest     one part: ingest, unchanged, search, start
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from tests.benchmarks import corpus
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+EVERVEC = str(Path(sys.executable).with_name("evervec"))
+PACKAGES = ("torch", "sentence-transformers", "transformers", "ray", "lancedb", "pyarrow", "duckdb", "numpy")
+
+
+def main() -> None:
+    parts = {"ingest": ingest, "unchanged": unchanged, "search": search, "start": start}
+    wanted = sys.argv[1:] or list(parts)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results["machine"] = machine()
+    for name in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = parts[name](Path(folder))
+        print(json.dumps({name: results[name]}, indent=1))
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def ingest(room: Path) -> list[dict[str, Any]]:
+    """Documents per second while encoding, and whole commands, beside the plain script."""
+    found = []
+    for count in (3_000, 10_000):
+        table = room / f"docs{count}.parquet"
+        facts = corpus.write_docstrings(table, count)
+        script = timed(
+            [sys.executable, str(HERE / "plain_script.py"), str(table), str(room / f"script{count}")]
+        )
+        project(room / f"ours{count}", table, corpus.MODEL)
+        ours = timed([EVERVEC, "-C", str(room / f"ours{count}"), "ingest", "docs", "--json"])
+        entry = {
+            **facts,
+            "script": {**kept(script), "docs_per_s_encoding": rate(count, script)},
+            "evervec": {**kept(ours), "docs_per_s_encoding": rate(count, ours)},
+            "encode_ratio": round(script["out"]["encode_seconds"] / ours["out"]["encode_seconds"], 2),
+            "whole_ratio": round(script["seconds"] / ours["seconds"], 2),
+        }
+        if count == 3_000:
+            entry["unchanged"] = kept(
+                timed([EVERVEC, "-C", str(room / f"ours{count}"), "ingest", "docs", "--json"])
+            )
+            edited = room / "edited.parquet"
+            corpus.change(table, edited, 0.01)
+            shutil.move(edited, table)
+            delta = timed([EVERVEC, "-C", str(room / f"ours{count}"), "ingest", "docs", "--json"])
+            entry["changed_1_percent"] = {**kept(delta), "encoded": delta["out"]["encoded"]}
+        found.append(entry)
+    return found
+
+
+def unchanged(room: Path) -> dict[str, Any]:
+    """A run without changes over 200,000 rows, beside reading and hashing them."""
+    table = room / "rows.parquet"
+    corpus.write_synthetic(table, 200_000)
+    project(room / "ours", table, "fake:64")
+    command = [EVERVEC, "-C", str(room / "ours"), "ingest", "docs", "--json"]
+    first = timed(command)
+    floor = min(
+        (timed([sys.executable, str(HERE / "listing_and_hashing.py"), str(table)]) for _ in range(3)),
+        key=seconds,
+    )
+    ours = min((timed(command) for _ in range(3)), key=seconds)
+    return {
+        "rows": 200_000,
+        "first_ingest": kept(first),
+        "listing_and_hashing": kept(floor),
+        "unchanged": kept(ours),
+        "ratio": round(ours["seconds"] / floor["seconds"], 2),
+        "memory_above_interpreter_mb": round(ours["peak_mb"] - interpreter_mb(), 1),
+    }
+
+
+def search(room: Path) -> dict[str, Any]:
+    """One query through the reader, beside the bare LanceDB query on the same table and vectors."""
+    import lancedb
+
+    from flows.settings import load_project, quiet_libraries
+    from tasks import reader
+
+    quiet_libraries()
+    found = {}
+    for rows in (3_000, 50_000):
+        table = room / f"rows{rows}.parquet"
+        corpus.write_synthetic(table, rows)
+        folder = room / f"ours{rows}"
+        project(folder, table, "fake:384")
+        timed([EVERVEC, "-C", str(folder), "ingest", "docs", "--json"])
+        loaded = load_project(folder)
+        with reader.open(loaded) as lake:
+            bare = lancedb.connect(folder / "lake" / "index").open_table(
+                lake.snapshot("docs").head.index.table
+            )
+            columns = [n for n in bare.schema.names if n != "vector"]
+            ours, theirs = [], []
+            for at in range(220):
+                vector = lake.embed("docs", f"query {at}")
+                began = time.perf_counter()
+                lake.nearest("docs", vector, 10)
+                middle = time.perf_counter()
+                query = bare.search(vector).distance_type("cosine").limit(10)
+                if rows > 20_000:
+                    query = query.refine_factor(5)
+                query.select([*columns, "_distance"]).to_list()
+                if at >= 20:  # warm
+                    ours.append(middle - began)
+                    theirs.append(time.perf_counter() - middle)
+        found[str(rows)] = {
+            "reader_ms": percentiles(ours),
+            "bare_lancedb_ms": percentiles(theirs),
+            "p50_ratio": round(float(np.median(ours) / np.median(theirs)), 2),
+            "p99_ratio": round(float(np.percentile(ours, 99) / np.percentile(theirs, 99)), 2),
+        }
+    return found
+
+
+def start(room: Path) -> dict[str, Any]:
+    """How long the command line takes to answer."""
+    table = room / "rows.parquet"
+    corpus.write_synthetic(table, 1_000)
+    project(room / "ours", table, "fake:64")
+    timed([EVERVEC, "-C", str(room / "ours"), "ingest", "docs", "--json"])
+    commands = {
+        "help": [EVERVEC, "--help"],
+        "status": [EVERVEC, "-C", str(room / "ours"), "status"],
+        "sql": [EVERVEC, "-C", str(room / "ours"), "sql", "SELECT count(*) FROM docs"],
+        "unchanged ingest": [EVERVEC, "-C", str(room / "ours"), "ingest", "docs"],
+    }
+    return {
+        name: {"seconds": round(float(np.median([timed(words)["seconds"] for _ in range(5)])), 3)}
+        for name, words in commands.items()
+    }
+
+
+def timed(command: list[str]) -> dict[str, Any]:
+    """Run a command to its end: seconds, peak memory of its whole process tree (PSS, MB), its JSON output."""
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "RAY_ADDRESS", "EVERVEC_LAKE")
+    }
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    peak = _Peak(process.pid)
+    out, errors = process.communicate()
+    took = time.perf_counter() - began
+    peak.stop()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.decode()}")
+    last = out.decode().strip().splitlines()[-1:] or [""]
+    parsed = json.loads(last[0]) if last[0].startswith("{") else {}
+    return {"seconds": took, "peak_mb": peak.mb, "out": parsed}
+
+
+class _Peak(threading.Thread):
+    """Samples the proportional memory of a process tree until stopped."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid, self._stopped, self.mb = pid, threading.Event(), 0.0
+        self.start()
+
+    def run(self) -> None:
+        while not self._stopped.wait(0.02 if self.mb < 300 else 0.2):
+            try:
+                root = psutil.Process(self._pid)
+                tree = [root, *root.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            self.mb = max(self.mb, sum(map(_pss, tree)))
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
+def _pss(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_full_info().pss) / 1e6
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0.0
+
+
+def interpreter_mb() -> float:
+    """Peak memory of a Python that has only imported what reading a table needs nothing of."""
+    return float(timed([sys.executable, "-c", "import time; time.sleep(0.3)"])["peak_mb"])
+
+
+def project(folder: Path, table: Path, model: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "evervec.yaml").write_text(
+        f'lake: ./lake\nencoders: {{enc: {{model: "{model}"}}}}\ncollections:\n  docs:\n'
+        f"    source: {{kind: table, path: {table}, id: id, text: text}}\n    encoder: enc\n"
+    )
+
+
+def kept(run: dict[str, Any]) -> dict[str, float]:
+    shown = {"seconds": round(run["seconds"], 2), "peak_mb": round(run["peak_mb"])}
+    if "encode_seconds" in run["out"]:
+        shown["encode_seconds"] = round(run["out"]["encode_seconds"], 2)
+    return shown
+
+
+def rate(count: int, run: dict[str, Any]) -> float:
+    return round(count / run["out"]["encode_seconds"], 1)
+
+
+def seconds(run: dict[str, Any]) -> float:
+    return float(run["seconds"])
+
+
+def percentiles(spans: list[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(np.array(spans) * 1000, [50, 99])
+    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}
+
+
+def machine() -> dict[str, Any]:
+    described = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((x.partition(":")[2].strip() for x in described if x.startswith("model name")), "")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "packages": {p: version(p) for p in PACKAGES},
+    }
+
+
+if __name__ == "__main__":
+    main()
