@@ -5,6 +5,7 @@ is never seen.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,37 +65,42 @@ class Index:
         expected, after restoring the table; the commit must not be made then.
         """
         before = _files_below(self.directory)
-        table = self._open_or_create(schema) if named is None else self._db.open_table(self.name)
-        if named is not None and table.version != named.version:
-            table.restore(named.version)
-        elif named is None and table.count_rows():
-            table.delete("true")
-        _add_missing_columns(table, schema)
-        start = table.version
-        steps = 0
-        for at in range(0, len(gone), _IDS_PER_DELETE):
-            table.delete(f"item_id IN ({', '.join(map(_quoted, gone[at : at + _IDS_PER_DELETE]))})")
-            steps += 1
+        table = self._at(named, schema)
+        expected = start = table.version
+        ids = [gone[at : at + _IDS_PER_DELETE] for at in range(0, len(gone), _IDS_PER_DELETE)]
+        steps = [_deletion(table, some) for some in ids]
         if rows.num_rows:
-            merge = table.merge_insert(["item_id", "chunk_no"])
-            merge = merge.when_matched_update_all().when_not_matched_insert_all().use_index(False)
-            merge.execute(rows.select(table.schema.names).cast(table.schema))
-            steps += 1
-        if table.version != start + steps:
-            found = table.version
-            table.restore(start)
-            raise CommitConflict(
-                f"index {self.name} is at version {found}, expected {start + steps}: another program "
-                "writes to it. The table was restored; run the command again once that writer is gone"
-            )
+            steps.append(_merge(table, rows))
+        for step in steps:
+            found = step()
+            if found not in (expected, expected + 1):  # a deletion that finds nothing makes no version
+                table.restore(start)
+                raise CommitConflict(
+                    f"index {self.name} went to version {found}, expected {expected + 1}: another program "
+                    "writes to it. The table was restored; run the command again once that writer is gone"
+                )
+            expected = found
         self._train(table)
         self._fsync_new(before)
         return IndexVersion(table=self.name, version=table.version, rows=table.count_rows())
 
-    def _open_or_create(self, schema: pa.Schema) -> Any:
-        if self.directory.exists():
-            return self._db.open_table(self.name)
-        return self._db.create_table(self.name, schema=schema)
+    def _at(self, named: IndexVersion | None, schema: pa.Schema) -> Any:
+        """The table, writable, holding what `named` says and having the columns of `schema`."""
+        if named is None:
+            if self.directory.exists():  # of a first commit that was never made
+                self._db.drop_table(self.name)
+            return self._db.create_table(self.name, schema=schema)
+        table = self._db.open_table(self.name)
+        if table.version != named.version:
+            table.restore(named.version)
+        stored = table.schema
+        other = [f.name for f in stored if f.name not in schema.names or schema.field(f.name).type != f.type]
+        if other:
+            table.drop_columns(other)
+        missing = [f for f in schema if f.name not in table.schema.names]
+        if missing:
+            table.add_columns(pa.schema(missing))
+        return table
 
     def _train(self, table: Any) -> None:
         """Build IVF_SQ once the table outgrew exact search, and again when its rows have doubled.
@@ -140,10 +146,21 @@ class Reading:
         return Hits(found.drop_columns(["_distance"]), scores)
 
 
-def _add_missing_columns(table: Any, schema: pa.Schema) -> None:
-    missing = [field for field in schema if field.name not in table.schema.names]
-    if missing:
-        table.add_columns(pa.schema(missing))
+def _deletion(table: Any, item_ids: list[str]) -> Callable[[], int]:
+    """Remove all rows of these items; the table's version afterwards."""
+    listed = ", ".join(map(_quoted, item_ids))
+    return lambda: int(table.delete(f"item_id IN ({listed})").version)
+
+
+def _merge(table: Any, rows: pa.Table) -> Callable[[], int]:
+    """Insert or replace rows by their key; the table's version afterwards.
+
+    `use_index(False)`: with an index on the key, concurrent merges duplicate rows.
+    """
+    merge = table.merge_insert(["item_id", "chunk_no"])
+    merge = merge.when_matched_update_all().when_not_matched_insert_all().use_index(False)
+    ordered = rows.select(table.schema.names).cast(table.schema)
+    return lambda: int(merge.execute(ordered).version)
 
 
 def _files_below(directory: Path) -> set[Path]:

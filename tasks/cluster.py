@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tasks.project import Project, Resources
 
 IN_PROCESS_ITEMS = 4_000
-"""Changed items up to which a run on one machine without a GPU encodes in its own process.
+"""Changed items up to which a run on one machine encodes in its own process (on its GPU, if it has one).
 
 Two one-thread actors encode 1.15 times what one two-thread process does (two cores), but starting
 Ray and loading the model in each costs some 10 s more: the break-even was measured near this.
@@ -38,8 +38,8 @@ class Pool:
 
 
 def worth_starting(project: Project, items: int) -> bool:
-    """Whether to encode on Ray: on a cluster always, here only if it pays back its start."""
-    return project.ray_address is not None or items > IN_PROCESS_ITEMS or _local_gpus() > 0
+    """Whether to encode on Ray: on a cluster always, on one machine only if it pays back its start."""
+    return project.ray_address is not None or items > IN_PROCESS_ITEMS
 
 
 @contextmanager
@@ -89,14 +89,6 @@ def _configure_ray_data() -> None:
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
     context.print_on_execution_start = False
-
-
-def _local_gpus() -> int:
-    """GPUs of this machine, without importing torch (2 s) to ask."""
-    try:
-        return len([name for name in os.listdir("/proc/driver/nvidia/gpus") if name])
-    except OSError:
-        return 0
 
 
 def _memory() -> int:

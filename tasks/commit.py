@@ -17,6 +17,7 @@ from storage.snapshot import Snapshot
 from tasks import rows
 from tasks.diff import Part, Plan, read_part
 from tasks.encode import covered
+from tasks.errors import RunFailed
 from tasks.progress import Landed, Progress
 
 WINDOW_CHUNKS = 50_000
@@ -34,28 +35,37 @@ class Target:
     release: Release
 
 
-def land(target: Target, plan: Plan, stream: Iterable[pa.Table], progress: Progress) -> Landed:
+def land(
+    target: Target, base: Snapshot, plan: Plan, stream: Iterable[pa.Table], progress: Progress
+) -> Landed:
     """Commit everything that `plan` asks for, window by window; deletions come with the last.
 
     A window holds at most 50,000 chunks or 60 s of the stream, but never a part of an item. Nothing
-    is counted before its commit is durable.
+    is counted before its commit is durable. `base` is the version that the plan was made against: what
+    the stream left out as stored already is taken from there. Raises `RunFailed` if the stream ends
+    before every item of the plan came out of it.
     """
-    landed = Landed(Snapshot.open(target.lake / target.collection).version)
-    pending = _Pending(target, plan)
+    landed = Landed(base.version)
+    pending = _Pending(target, base, plan)
     done = 0
     for piece in _pieces(stream):
         chunks = int(pc.sum(pc.list_value_length(piece["chunks"])).as_py() or 0)
         if pending.chunks and (pending.chunks + chunks > WINDOW_CHUNKS or pending.age > WINDOW_SECONDS):
             _commit(pending, landed)
             progress(done, plan.to_encode, done)
-            pending = _Pending(target, plan)
+            pending = _Pending(target, base, plan)
         pending.add(piece, chunks)
         done += piece.num_rows
         progress(done, plan.to_encode, done - pending.items)
+    if done != plan.to_encode:
+        raise RunFailed(
+            f"the encoders gave back {done:,} of {plan.to_encode:,} items; nothing was deleted. What was "
+            "committed stays, and the same command goes on from there"
+        )
     for refreshed in _windows(plan.refreshed):
         if pending.items:
             _commit(pending, landed)
-            pending = _Pending(target, plan)
+            pending = _Pending(target, base, plan)
         pending.refresh(refreshed)
     pending.finish()
     _commit(pending, landed)
@@ -97,8 +107,8 @@ def _commit(pending: "_Pending", landed: Landed) -> None:
 class _Pending:
     """A window that is being filled."""
 
-    def __init__(self, target: Target, plan: Plan) -> None:
-        self.target, self._plan = target, plan
+    def __init__(self, target: Target, base: Snapshot, plan: Plan) -> None:
+        self.target, self._base, self._plan = target, base, plan
         self.snapshot = Snapshot.open(target.lake / target.collection)
         self.chunks = 0
         self.items = 0
@@ -205,7 +215,7 @@ class _Pending:
         if missing.any():
             hashes = good["chunks"].combine_chunks().flatten().field("hash").filter(pa.array(missing))
             matrix = matrix.copy()
-            matrix[missing] = self.snapshot.vectors_of_chunks(self.target.release.space_id, hashes, dim)
+            matrix[missing] = self._base.vectors_of_chunks(self.target.release.space_id, hashes, dim)
         return matrix
 
     def _mark_stale(self) -> None:

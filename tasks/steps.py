@@ -123,7 +123,7 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, progress: Progress
         work = EncodeJob(job.spec, job.facts, job.chunking, source.encoding)
         stored: np.ndarray = snapshot.chunk_hashes(job.release.space_id)
         stream = encode_stream(project, job.settings.resources, work, plan.changed, stored)
-    return commit.land(target, plan, stream, progress)
+    return commit.land(target, snapshot, plan, stream, progress)
 
 
 def forecast(plan: Plan) -> Forecast:
