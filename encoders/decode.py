@@ -34,6 +34,8 @@ def decode_text(content: bytes | None, *, declared: str | None) -> str:
     text = _strict(content, declared) if declared else _detected(content)
     if "\0" in text:
         raise Undecodable(f"NUL byte at character {text.index(chr(0))}: binary data, not text")
+    if declared is None:
+        _require_no_binary(text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text or text.isspace():
         raise Undecodable("the text is empty" if not text else "the text is only white space")
@@ -62,7 +64,11 @@ def _detected(content: bytes) -> str:
         if best is None:
             raise Undecodable("the bytes fit no known text encoding") from None
         text = _strict(content, best.encoding)
-    controls = sum(c < " " and c not in "\t\n\r\f\v\x1b" for c in text[:_SAMPLE])
-    if controls > _CONTROL_SHARE * min(len(text), _SAMPLE):
-        raise Undecodable(f"{controls} control characters: binary data posing as text")
     return text
+
+
+def _require_no_binary(text: str) -> None:
+    sample = text[:_SAMPLE]
+    controls = sum(c < " " and c not in "\t\n\r\f\v\x1b" for c in sample)
+    if controls > _CONTROL_SHARE * len(sample):
+        raise Undecodable(f"{controls} control characters: binary data posing as text")

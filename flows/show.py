@@ -64,8 +64,8 @@ def next_command(command: str) -> None:
 class ShownProgress:
     """Items encoded and durable, against a total that does not move: a bar, or a line every 10 s."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
         self._bar: Any = None
         self._started = self._last = time.monotonic()
 
