@@ -39,6 +39,7 @@ collections:
     encoder: minilm
     chunk: {{max_tokens: 256, overlap: 32}}
 """
+_ON_RAY = "    resources: {actors: 2}       # Ray actors, even where one process would be quicker\n"
 
 
 def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[str, Any]]:
@@ -54,10 +55,11 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
     started = time.monotonic()
     story.title(f"1. A folder of real documents: {documents:,} docstrings of the installed Python")
     count = _write_corpus(folder / "corpus", documents)
-    (folder / FILE).write_text(_CONFIG)
+    config = _CONFIG + _ON_RAY if full else _CONFIG
+    (folder / FILE).write_text(config)
     (folder / ".gitignore").write_text("*\n")
     story.say(f"wrote {count:,} text files to {folder}/corpus and the configuration {folder}/{FILE}:")
-    story.say(textwrap.indent(_CONFIG.rstrip(), "    "))
+    story.say(textwrap.indent(config.rstrip(), "    "))
     story.step("corpus", {"documents": count})
     project = load_project(folder)
     story.title("2. Ingest: pull, diff, chunk, encode with real MiniLM weights, commit")

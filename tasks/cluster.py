@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from tasks.project import Project, Resources
 
-IN_PROCESS_ITEMS = 4_000
-"""Changed items up to which a run on one machine encodes in its own process (on its GPU, if it has one).
+FEW_ITEMS = 500
+"""Changed items that are always encoded in this process: Ray alone takes longer to start."""
 
-Two one-thread actors encode 1.15 times what one two-thread process does (two cores), but starting
-Ray and loading the model in each costs some 10 s more: the break-even was measured near this.
+IN_PROCESS_ITEMS = 40_000
+"""Divided by the cores of the machine: items up to which one process (on the GPU, if there is one) is
+the faster way. On two cores one process with two threads encoded 264 short texts a second, two actors
+with one thread each 292, after some 15 s of starting Ray and loading the model in each.
 """
 
 ACTOR_CPUS = 0.5
@@ -37,9 +39,12 @@ class Pool:
     max_restarts: int = _MAX_RESTARTS
 
 
-def worth_starting(project: Project, items: int) -> bool:
-    """Whether to encode on Ray: on a cluster always, on one machine only if it pays back its start."""
-    return project.ray_address is not None or items > IN_PROCESS_ITEMS
+def worth_starting(project: Project, resources: Resources, items: int) -> bool:
+    """Whether to encode on Ray: on a cluster or with actors asked for, else only if it pays back its start."""
+    if items <= FEW_ITEMS:
+        return False
+    asked = project.ray_address is not None or resources.actors is not None
+    return asked or items > IN_PROCESS_ITEMS // (os.cpu_count() or 1)
 
 
 @contextmanager
@@ -77,7 +82,7 @@ def _pool(resources: Resources, available: dict[str, float]) -> Pool:
     cpus = int(available.get("CPU", 1))
     fitting = int(min(cpus / ACTOR_CPUS, available.get("memory", _ACTOR_MEMORY) // _ACTOR_MEMORY))
     actors = resources.actors or max(1, min(cpus, fitting))
-    return Pool(actors, 0.0, batch_items=128, threads=max(1, cpus // actors))
+    return Pool(actors, 0.0, batch_items=256, threads=max(1, cpus // actors))
 
 
 def _configure_ray_data() -> None:

@@ -23,7 +23,7 @@ from storage.snapshot import Snapshot
 from tasks.errors import BadRows, Refused
 from tasks.sources.protocol import Pulled, PullReject, Source
 
-PART_ITEMS = 128
+PART_ITEMS = 256
 PART_BYTES = 2 * 2**20
 """A part is what one encoder takes at once: enough to sort by length, few enough to share evenly."""
 

@@ -53,7 +53,7 @@ def encode_stream(
     `ended` times (Unix seconds) of the encoder call. Raises `RunFailed` if a worker dies for good.
     """
     items = sum(part.items for part in parts)
-    if not cluster.worth_starting(project, items):
+    if not cluster.worth_starting(project, resources, items):
         encode = Encode(job, stored, threads=None)
         for part in parts:
             yield encode(decode_and_chunk(read_part(part), job))

@@ -55,7 +55,8 @@ Source = Annotated[FilesSource | TableSource | DocstringsSource, Field(discrimin
 class Resources(_Settings):
     """What the encoders of a collection may take: Ray actors, and GPUs (or shares) for each.
 
-    Left out, there are two actors on a CPU machine, and one a GPU where Ray has any.
+    Left out, small runs encode in the process of the command; large ones on one actor a core, or one a
+    GPU where Ray has any. Asked-for actors are started for all but the smallest runs.
     """
 
     actors: int | None = Field(default=None, ge=1)
