@@ -170,7 +170,10 @@ def test_sql_formats(evervec, project):
     rows = [{"item_id": "a.txt", "chunk_no": 0}, {"item_id": "b.txt", "chunk_no": 0}]
     assert json.loads(evervec("-C", project.root, "sql", query, "--format", "json")[1]) == rows
     assert json.loads(evervec("-C", project.root, "sql", query, "--json")[1]) == {"rows": rows, "version": 1}
-    assert evervec("-C", project.root, "sql", query, "--format", "csv")[1] == "item_id,chunk_no\na.txt,0\nb.txt,0\n"
+    assert (
+        evervec("-C", project.root, "sql", query, "--format", "csv")[1]
+        == "item_id,chunk_no\na.txt,0\nb.txt,0\n"
+    )
 
 
 def test_history_and_errors_json(evervec, project):
@@ -310,7 +313,10 @@ def test_interrupting_a_run_leaves_no_lock_and_the_same_command_finishes_it(proj
     assert "goes on from there" in err
     assert "Traceback" not in err
     done = subprocess.run(
-        [EVERVEC, "-C", str(project.root), "ingest", "docs", "--json"], capture_output=True, text=True, check=True
+        [EVERVEC, "-C", str(project.root), "ingest", "docs", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(done.stdout)["added"] == 403
     assert not (project.lake / "docs/_spool").exists()

@@ -1,0 +1,121 @@
+"""The production fake: text to a unit vector by hashing."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoders import catalog, files
+from encoders.errors import EncoderUnusable
+from encoders.fake import FakeEncoder, FakeTokenizer
+from encoders.spec import EncoderSpec
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=8, unique=True)
+
+
+def fake(model: str = "fake:64", **settings: object) -> FakeEncoder:
+    spec = EncoderSpec(model=model, **settings)
+    encoder = catalog.open_encoder(spec, catalog.describe(spec, files.HashCache(None)))
+    assert isinstance(encoder, FakeEncoder)
+    return encoder
+
+
+@settings(deadline=None, derandomize=True)
+@given(texts=TEXTS, dim=st.integers(1, 300))
+def test_unit_norm(texts, dim):
+    """Vectors are float32, of the declared length and norm 1, for any text and any number of dims."""
+    vectors = fake(f"fake:{dim}").encode(texts)
+    assert (vectors.dtype, vectors.shape) == (np.float32, (len(texts), dim))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@settings(deadline=None, derandomize=True)
+@given(texts=TEXTS)
+def test_equal_texts_equal_vectors(texts):
+    """A text's vector depends on nothing but the text: not on order, neighbours or the instance."""
+    forward, backward = fake().encode(texts), fake().encode(texts[::-1])
+    assert (forward == backward[::-1]).all()
+    assert all((fake().encode([t])[0] == v).all() for t, v in zip(texts, forward, strict=True))
+
+
+@settings(deadline=None, derandomize=True)
+@given(texts=TEXTS)
+def test_different_texts_are_far_apart(texts):
+    """Different texts get nearly orthogonal vectors."""
+    vectors = fake("fake:4096").encode(texts)
+    alike = vectors @ vectors.T - np.eye(len(texts))
+    assert np.abs(alike).max() < 0.15
+
+
+def test_prompts_matter():
+    """A prompt stands before the text: documents get the one, queries the other."""
+    plain, prompted = fake(), fake(document_prompt="doc: ", query_prompt="ask: ")
+    assert (prompted.encode(["x"]) == plain.encode(["doc: x"])).all()
+    assert (prompted.encode_query("x") == plain.encode_query("ask: x")).all()
+    assert not np.allclose(prompted.encode_query("x"), prompted.encode(["x"])[0])
+
+
+def test_query_and_document_share_a_space():
+    """Without prompts a query is where the equal document is; its vector has one axis."""
+    encoder = fake()
+    assert encoder.encode_query("x").shape == (64,)
+    assert (encoder.encode_query("x") == encoder.encode(["x"])[0]).all()
+
+
+def test_truncation_sets_the_dims():
+    """truncate_dim gives shorter vectors of norm 1 in a space of their own."""
+    whole, short = fake("fake:64"), fake("fake:64", truncate_dim=16)
+    assert (short.facts.dim, short.encode(["x"]).shape) == (16, (1, 16))
+    assert np.linalg.norm(short.encode(["x"])) == pytest.approx(1)
+    assert short.facts.space_id != whole.facts.space_id
+
+
+def test_nothing_in_nothing_out():
+    """No texts give an array of no rows and the right width."""
+    assert fake().encode([]).shape == (0, 64)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "fake:65"},
+        {"document_prompt": "a"},
+        {"query_prompt": "a"},
+        {"max_tokens": 64},
+        {"truncate_dim": 8},
+    ],
+)
+def test_each_setting_is_a_space_of_its_own(change):
+    """Any setting of the fake that differs changes fingerprint and space."""
+    one, other = fake(), fake(**{"model": "fake:64", **change})
+    assert one.facts.fingerprint != other.facts.fingerprint
+    assert one.facts.space_id != other.facts.space_id
+
+
+def test_facts_are_stable():
+    """Describing the same spec twice gives the same facts; the space says kind and dims."""
+    assert fake().facts == fake().facts
+    assert fake().facts.space_id.startswith("fake_64_")
+
+
+@pytest.mark.parametrize("model", ["fake:", "fake:0", "fake:-3", "fake:64.0", "fake:many", "fake:8193"])
+def test_bad_dims_are_refused(model):
+    """A fake without usable dims is refused, naming what was given and what is expected."""
+    with pytest.raises(EncoderUnusable, match=r"expected fake:DIM with 1 to 8192 dims") as raised:
+        fake(model)
+    assert repr(model) in str(raised.value)
+
+
+def test_layers_are_refused():
+    """A fake has no layers to cut."""
+    with pytest.raises(EncoderUnusable, match="remove `layers: 3`"):
+        fake(layers=3)
+
+
+def test_tokens_are_words_and_marks():
+    """Tokens of the fake are words and single punctuation marks, at their places in the text."""
+    text = "Grüße, 東京! x_1"
+    tokens = FakeTokenizer().tokens(text)
+    found = [text[a:b] for a, b in zip(tokens.start, tokens.end, strict=True)]
+    assert found == ["Grüße", ",", "東京", "!", "x_1"]
+    assert FakeTokenizer().count([text, "", " "]) == [5, 0, 0]
