@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from flows.quiet import quiet_libraries
+
 if TYPE_CHECKING:
     from flows.ingest import IngestReport
     from tasks.progress import Progress
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Batches hold many small objects and no cycles: at the default threshold the collector takes
     # a third of a run without changes.
     gc.set_threshold(100_000, 50, 100)
+    quiet_libraries()
     try:
         code = options.run(options)
         sys.stdout.flush()
@@ -376,9 +379,8 @@ def _deploy(options: argparse.Namespace) -> int:
 
 
 def _project(options: argparse.Namespace) -> "Project":
-    from flows.settings import load_project, quiet_libraries
+    from flows.settings import load_project
 
-    quiet_libraries()
     return load_project(options.directory)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.cli import hit_rows, ingest_sentences, run_ingest
 from flows.ingest import IngestReport, IngestRequest
-from flows.settings import FILE, SettingsError, load_project, quiet_libraries
+from flows.settings import FILE, SettingsError, load_project
 from flows.show import ShownProgress, table
 from tasks import reader
 from tasks.project import DocstringsSource, Project
@@ -50,7 +50,6 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
         story.say(f"would make {folder}/ with {documents:,} text files of Python's own documentation,")
         story.say("ingest them, search, query with SQL, change a few files, and ingest again")
         return []
-    quiet_libraries()
     _clear(folder)
     started = time.monotonic()
     story.title(f"1. A folder of real documents: {documents:,} docstrings of the installed Python")

@@ -21,7 +21,8 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.ingest import IngestReport, IngestRequest, PlainSteps
 from flows.ingest import ingest as ingest_body
-from flows.settings import load_project, quiet_libraries
+from flows.quiet import quiet_libraries
+from flows.settings import load_project
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -91,20 +91,6 @@ def prefect_api_url() -> str | None:
     return os.environ.get("PREFECT_API_URL") or None
 
 
-def quiet_libraries() -> None:
-    """Defaults for libraries that take them from the environment alone; what the user set stays."""
-    for name, value in {
-        "TOKENIZERS_PARALLELISM": "false",  # forks with threads warn otherwise
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "LANCE_LOG": "error",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
 def _substituted(value: Any, path: Path, secrets: set[str]) -> Any:
     if isinstance(value, dict):
         return {k: _substituted(v, path, secrets) for k, v in value.items()}

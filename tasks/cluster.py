@@ -40,7 +40,7 @@ class Pool:
 
 
 def worth_starting(project: Project, resources: Resources, items: int) -> bool:
-    """Whether to encode on Ray: on a cluster or with actors asked for, else only if it pays back its start."""
+    """Whether to encode on Ray: on a cluster, with actors asked for, else only if that pays."""
     if items <= FEW_ITEMS:
         return False
     asked = project.ray_address is not None or resources.actors is not None

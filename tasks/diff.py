@@ -28,6 +28,7 @@ PART_BYTES = 2 * 2**20
 """A part is what one encoder takes at once: enough to sort by length, few enough to share evenly."""
 
 _NAMED = 5
+_NEAR = 8_192
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,19 @@ class _Known:
 
     def find(self, ids: pa.Array) -> np.ndarray:
         """Row of each id, int64; -1 where it is not known."""
-        expected = self.ids.slice(self._next, len(ids))
-        if expected.equals(ids):  # the source still lists what it listed before, in the same order
-            rows = np.arange(self._next, self._next + len(ids))
-            self._next += len(ids)
-            return rows
-        return self._search(ids)
+        if len(self.ids) == 0:
+            return np.full(len(ids), -1, dtype=np.int64)
+        # sources mostly list in the order of last time: look near the place where the last batch ended
+        start = max(0, self._next - _NEAR)
+        near = self.ids.slice(start, len(ids) + 2 * _NEAR)
+        place = pc.index_in(ids, value_set=near)
+        rows = arrays.to_numpy(place).astype(np.int64) + start
+        elsewhere = ~arrays.validity(place)
+        if elsewhere.any():
+            rows[elsewhere] = self._search(ids.filter(arrays.from_numpy(elsewhere, pa.bool_())))
+        if not elsewhere.all():
+            self._next = int(rows[~elsewhere].max()) + 1
+        return rows
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:

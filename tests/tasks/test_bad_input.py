@@ -62,7 +62,13 @@ def test_a_bad_file_is_a_reject_and_the_good_one_lands(make_project, run_ingest,
 def test_mixed_newlines_and_odd_names_are_just_text(make_project, run_ingest):
     """Quotes, slashes, emoji and dots in ids survive files, SQL and search."""
     project = make_project()
-    names = ["it's \"quoted\".txt", "emoji 🙂 é.txt", "..hidden..txt", "a;DROP TABLE docs;--.txt", "sub/dir/x.txt"]
+    names = [
+        'it\'s "quoted".txt',
+        "emoji 🙂 é.txt",
+        "..hidden..txt",
+        "a;DROP TABLE docs;--.txt",
+        "sub/dir/x.txt",
+    ]
     for name in names:
         path = project.root / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +90,18 @@ def test_mixed_newlines_and_odd_names_are_just_text(make_project, run_ingest):
 
 def test_hostile_ids_of_a_table_are_just_ids(make_project, run_ingest, tmp_path):
     """Ids are data: they never become paths or SQL."""
-    ids = ["../../etc/passwd", "a'b", 'a"b', "🙂", "x" * 5_000, "' OR 1=1 --", "\\", "%s{}", "tab\there", "\u202e"]
+    ids = [
+        "../../etc/passwd",
+        "a'b",
+        'a"b',
+        "🙂",
+        "x" * 5_000,
+        "' OR 1=1 --",
+        "\\",
+        "%s{}",
+        "tab\there",
+        "\u202e",
+    ]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"id": i, "text": f"text {n}"}) + "\n" for n, i in enumerate(ids)))
     project = make_project(TABLE.format(name="rows.jsonl"))
@@ -100,7 +117,11 @@ def test_hostile_ids_of_a_table_are_just_ids(make_project, run_ingest, tmp_path)
 
 def test_null_and_surrogate_texts_in_a_table_are_rejects(make_project, run_ingest, tmp_path):
     """Each says why; the good row lands."""
-    rows = [{"id": "none", "text": None}, {"id": "lone", "text": "a \ud800 b"}, {"id": "good", "text": "good"}]
+    rows = [
+        {"id": "none", "text": None},
+        {"id": "lone", "text": "a \ud800 b"},
+        {"id": "good", "text": "good"},
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     project = make_project(TABLE.format(name="rows.jsonl"))
     report = run_ingest(project, "rows")
@@ -133,7 +154,9 @@ def test_a_table_without_its_id_column_is_one_error_before_any_work(make_project
 
 
 @pytest.mark.parametrize(("number", "said"), [(np.nan, "NaN"), (np.inf, "infinite"), (0.0, "zero vector")])
-def test_unusable_vectors_are_rejects_of_the_encode_stage(make_project, run_ingest, monkeypatch, number, said):
+def test_unusable_vectors_are_rejects_of_the_encode_stage(
+    make_project, run_ingest, monkeypatch, number, said
+):
     """LanceDB would take them and never find them again."""
     whole = fake.FakeEncoder.encode
 

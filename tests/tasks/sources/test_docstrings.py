@@ -127,16 +127,20 @@ def test_unknown_packages(name):
     assert repr(name) in str(raised.value)
 
 
-def test_unknown_package_among_known_ones():
+def test_unknown_package_among_known_ones(package):
     """An unknown package is found before anything is pulled from those before it."""
-    source = open_source(DocstringsSource(kind="docstrings", packages=("json", "no_such_package")), {})
+    functions = (f'def f{n}():\n    """Text {n}."""\n' for n in range(BATCH_ITEMS + 1))
+    write(package, "many.py", "".join(functions))
+    source = open_source(
+        DocstringsSource(kind="docstrings", packages=("evervec_sample", "json", "no_such_package")), {}
+    )
     with pytest.raises(SourceUnusable, match="no_such_package"):
         next(iter(source.pull(None)))
 
 
 def test_single_module():
     """A module that is one file is pulled like a package."""
-    found = rows("this", "antigravity", "textwrap")
+    found = rows("this", "textwrap")
     assert "textwrap:dedent" in found
     assert {row["attributes"]["package"] for row in found.values()} == {"textwrap"}
 
