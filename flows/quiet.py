@@ -8,6 +8,7 @@ def quiet_libraries() -> None:
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",  # forks with threads warn otherwise
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # it warns of how Ray Data itself starts its actors
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",

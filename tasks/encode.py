@@ -5,9 +5,11 @@ of its stage and never takes its neighbours along.
 """
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,28 +71,31 @@ def _on_ray(
     from ray.data import ActorPoolStrategy
     from ray.exceptions import RayError
 
+    # a file, which a restarted actor finds again, as it might not an object of the store
+    hashes = Path(parts[0].file).with_name("stored.npy")
+    np.save(hashes, stored)
     rows = [{"file": p.file, "batch": p.batch, "items": p.items} for p in parts]
-    stream = (
-        ray.data.from_items(rows, override_num_blocks=_blocks(len(rows)))
-        .map_batches(
-            _read_and_chunk,
-            batch_size=1,
-            batch_format="pyarrow",
-            fn_kwargs={"job": job},
-            num_cpus=cluster.CHUNK_CPUS,
-        )
-        .map_batches(
+    chunked = ray.data.from_items(rows, override_num_blocks=_blocks(len(rows))).map_batches(
+        _read_and_chunk,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_kwargs={"job": job},
+        num_cpus=cluster.CHUNK_CPUS,
+    )
+    with warnings.catch_warnings():
+        # restarts cannot be bounded by any named parameter yet; Ray is pinned to where this works
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        stream = chunked.map_batches(
             Encode,
             batch_size=pool.batch_items,
             batch_format="pyarrow",
-            fn_constructor_kwargs={"job": job, "stored": ray.put(stored), "threads": pool.threads},
+            fn_constructor_kwargs={"job": job, "stored": hashes, "threads": pool.threads},
             compute=ActorPoolStrategy(size=pool.actors),
             num_cpus=cluster.ACTOR_CPUS,
             num_gpus=pool.gpus,
             max_restarts=pool.max_restarts,
             max_task_retries=pool.max_restarts,
         )
-    )
     try:
         for batch in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
             if batch.num_rows:
@@ -163,12 +168,8 @@ def _chunks_array(chunks: list[list[tuple[int, int, bytes]]]) -> pa.Array:
 class Encode:
     """Loads the encoder once; every call encodes the chunks of some items."""
 
-    def __init__(self, job: EncodeJob, stored: Any, threads: int | None) -> None:
-        if not isinstance(stored, np.ndarray):  # on Ray: shared memory, one copy a machine
-            import ray
-
-            stored = ray.get(stored)
-        self._stored: np.ndarray = stored
+    def __init__(self, job: EncodeJob, stored: np.ndarray | Path, threads: int | None) -> None:
+        self._stored = np.load(stored, mmap_mode="r") if isinstance(stored, Path) else stored
         self._dim = job.facts.dim
         self._encoder = open_encoder(job.spec, job.facts, threads=threads)
 

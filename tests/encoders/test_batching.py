@@ -1,5 +1,7 @@
 """Packing texts into forward passes."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_sorted_by_length(lengths, budget):
 def test_batches_are_full(lengths, budget):
     """No batch could have taken the first input of the next: passes are as few as sorting allows."""
     batches = list(pack(lengths, budget))
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert (len(batch) + 1) * lengths[following[0]] > budget
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from itertools import pairwise
 
 import pytest
 import regex
@@ -72,7 +73,7 @@ def test_spans_ascend(tokenizer, text, size):
     """Spans are not empty, lie in the text, and each begins and ends after the one before."""
     spans = spans_of(tokenizer, size, text)
     assert all(0 <= start < end <= len(text) for start, end in spans)
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(spans))
 
 
 @examples
@@ -113,7 +114,7 @@ def test_overlap_is_bounded(tokenizer, text, size):
     """Two consecutive spans share at most `overlap` tokens."""
     spans = spans_of(tokenizer, size, text)
     tokens = tokenizer.tokens(text)
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in pairwise(spans):
         assert int(((tokens.start >= start) & (tokens.end <= end)).sum()) <= size[1]
 
 
@@ -155,7 +156,7 @@ def test_words_stay_whole_where_avoidable(word_pieces):
     spans = chunker(word_pieces, 32, 8).spans(text)
     assert len(spans) > 10
     assert all(word in words for start, end in spans for word in text[start:end].split())
-    assert all(b[0] < a[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(b[0] < a[1] for a, b in pairwise(spans))
 
 
 def test_without_overlap_chunks_do_not_touch(word_pieces):
@@ -177,7 +178,7 @@ def test_word_longer_than_a_chunk(tokenizer):
     """One word that exceeds the budget after short ones is cut up, and repeats none of what came before."""
     text = "a b c d e " + "0123456789abcdef" * 20 + " end"
     spans = chunker(tokenizer, 16, 6).spans(text)
-    assert all(a[1] < b[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] < b[1] for a, b in pairwise(spans))
     assert {at for a, b in spans for at in range(a, b)} >= {i for i, c in enumerate(text) if not c.isspace()}
     assert max(tokenizer.count([text[a:b] for a, b in spans])) <= chunker(tokenizer, 16, 6).budget
 
@@ -235,7 +236,7 @@ def test_text_longer_than_a_segment(text, word_pieces):
     assert len(text) > SEGMENT
     cut = chunker(word_pieces, 256, 32)
     spans = cut.spans(text)
-    assert all(a[0] < b[0] <= a[1] + 1 and a[1] < b[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[0] < b[0] <= a[1] + 1 and a[1] < b[1] for a, b in pairwise(spans))
     assert (spans[0][0], spans[-1][1]) == (0, len(text))
     assert max(word_pieces.count([text[a:b] for a, b in spans])) <= cut.budget
     whole = {at for m in regex.finditer(r"\X", text) for at in m.span()}
@@ -264,7 +265,7 @@ def test_prompt_takes_its_tokens_from_the_budget(word_pieces):
 
 def test_prompt_that_leaves_no_room_is_refused(word_pieces):
     """A prompt as long as the chunk is a configuration error that names the setting to raise."""
-    with pytest.raises(EncoderUnusable, match="max_tokens 8 leaves no room .* raise it"):
+    with pytest.raises(EncoderUnusable, match=r"max_tokens 8 leaves no room .* raise it"):
         chunker(word_pieces, 8, 0, "one two three four five six seven ")
 
 
@@ -274,7 +275,7 @@ def test_defaults_follow_the_encoder(minilm_facts: EncoderFacts):
     assert Chunking.of(ChunkSpec(max_tokens=64), minilm_facts) == Chunking(
         64, 32, minilm_facts.tokenizer_hash
     )
-    with pytest.raises(EncoderUnusable, match="set chunk.max_tokens to 256 or less"):
+    with pytest.raises(EncoderUnusable, match=r"set chunk\.max_tokens to 256 or less"):
         Chunking.of(ChunkSpec(max_tokens=257), minilm_facts)
 
 

@@ -201,7 +201,9 @@ def test_weights_of_later_modules_count(folder, minilm_facts, describe):
     dense.mkdir()
     (dense / "config.json").write_text(json.dumps({"in_features": 384, "out_features": 16}))
     entry = {"idx": 3, "name": "3", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
-    (folder / "modules.json").write_text(json.dumps([*json.loads((folder / "modules.json").read_text()), entry]))
+    (folder / "modules.json").write_text(
+        json.dumps([*json.loads((folder / "modules.json").read_text()), entry])
+    )
     found = []
     for scale in (1.0, 2.0):
         save_file({"linear.weight": torch.full((16, 384), scale)}, dense / "model.safetensors")
@@ -217,7 +219,9 @@ def test_pickled_weights_of_later_modules_are_refused(folder, describe):
     (dense / "config.json").write_text(json.dumps({"in_features": 384, "out_features": 16}))
     torch.save({"linear.weight": torch.ones(16, 384)}, dense / "pytorch_model.bin")
     entry = {"idx": 3, "name": "3", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
-    (folder / "modules.json").write_text(json.dumps([*json.loads((folder / "modules.json").read_text()), entry]))
+    (folder / "modules.json").write_text(
+        json.dumps([*json.loads((folder / "modules.json").read_text()), entry])
+    )
     with pytest.raises(EncoderUnusable, match="safetensors"):
         describe(folder)
 
@@ -270,7 +274,9 @@ def test_missing_tokenizer_is_refused(folder, describe):
 
 
 @pytest.mark.parametrize(
-    ("settings", "most"), [({"truncate_dim": 385}, "at most 384"), ({"layers": 7}, "has 6")], ids=["dims", "layers"]
+    ("settings", "most"),
+    [({"truncate_dim": 385}, "at most 384"), ({"layers": 7}, "has 6")],
+    ids=["dims", "layers"],
 )
 def test_more_than_the_model_has_is_refused(settings, most, describe, minilm_folder):
     """More dims or layers than there are is refused, saying how many there are."""
@@ -278,7 +284,9 @@ def test_more_than_the_model_has_is_refused(settings, most, describe, minilm_fol
         describe(minilm_folder, **settings)
 
 
-@pytest.mark.parametrize("file", ["config.json", "modules.json", "tokenizer_config.json", "1_Pooling/config.json"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "modules.json", "tokenizer_config.json", "1_Pooling/config.json"]
+)
 def test_torn_json_is_refused(file, folder, describe):
     """A configuration file cut off in the middle is an `EncoderUnusable` naming the file."""
     (folder / file).write_text((folder / file).read_text()[:40])
@@ -288,7 +296,15 @@ def test_torn_json_is_refused(file, folder, describe):
 
 @pytest.mark.parametrize(
     "model",
-    ["/no/such/folder", "./missing", "../up", "~/nowhere/model", "plainname", "a/b/c", "package:no_such_package/model"],
+    [
+        "/no/such/folder",
+        "./missing",
+        "../up",
+        "~/nowhere/model",
+        "plainname",
+        "a/b/c",
+        "package:no_such_package/model",
+    ],
 )
 def test_missing_models(model, describe):
     """A model that is not there is an `EncoderNotFound` naming it and the file to correct."""
@@ -320,7 +336,9 @@ def test_folder_of_something_else(tmp_path, describe):
 def test_hub_id_without_a_hub(describe, monkeypatch):
     """A hub id that is neither cached nor reachable is an `EncoderNotFound` with what to check."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(EncoderNotFound, match="Check the name and the network, or point `model:` at a folder"):
+    with pytest.raises(
+        EncoderNotFound, match="Check the name and the network, or point `model:` at a folder"
+    ):
         describe("no-such-org/no-such-model")
 
 

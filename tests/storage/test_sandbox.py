@@ -8,6 +8,7 @@ import os
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from flows.ingest import IngestRequest, ingest
@@ -131,13 +132,8 @@ READS = {
     "environment": "SELECT getenv('EVERVEC_CANARY')",
     "own environment": "SELECT * FROM read_text('/proc/self/environ')",
     "standard input": "SELECT * FROM read_csv('/dev/stdin')",
-    "python variable": "SELECT * FROM canary_rows",
-    "python global": "SELECT * FROM CANARY_ROWS",
     "stored secrets": "SELECT * FROM duckdb_secrets()",
 }
-
-canary_rows = [(CANARY,)]
-CANARY_ROWS = {"a": [CANARY]}
 
 
 def everything(folder):
@@ -214,6 +210,13 @@ def test_nothing_is_written_or_changed(attempt, query):
 def test_nothing_outside_the_lake_is_read(attempt, query):
     """No file, variable, address or secret beyond the lake can be read."""
     assert "syntax error" not in attempt(query)
+
+
+@pytest.mark.parametrize("query", ["FROM canary_rows", "EXPLAIN ANALYZE SELECT a FROM canary_rows"])
+def test_python_variables_are_no_tables(attempt, monkeypatch, query):
+    """A table in the memory of the program that asks, even in the very module, cannot be read."""
+    monkeypatch.setattr(sql, "canary_rows", pa.table({"a": [CANARY]}), raising=False)
+    assert "canary_rows does not exist" in attempt(query)
 
 
 def test_explain_cannot_hide_what_it_explains_behind_wide_characters(attempt):

@@ -10,7 +10,7 @@ import pytest
 
 from encoders.chunking import Chunker
 from encoders.fake import FakeEncoder, FakeTokenizer, describe
-from encoders.spec import ChunkSpec, Chunking, EncoderSpec
+from encoders.spec import Chunking, ChunkSpec, EncoderSpec
 from storage.errors import QueryRefused
 from tasks import reader
 from tasks.errors import RunFailed
