@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,23 +56,45 @@ def running(project: Project, resources: Resources) -> Iterator[Pool]:
     started = not ray.is_initialized()
     if started:
         logging.getLogger("ray").setLevel(logging.ERROR)
-        if project.ray_address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE if _memory() < _SMALL_MACHINE else None,
-                runtime_env={"env_vars": {"TOKENIZERS_PARALLELISM": "false"}},
-            )
-        else:
-            ray.init(address=project.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+        with _muted():
+            _start(project)
     _configure_ray_data()
     try:
         yield _pool(resources, ray.cluster_resources())
     finally:
         if started:
             ray.shutdown()
+
+
+def _start(project: Project) -> None:
+    import ray
+
+    if project.ray_address is not None:
+        ray.init(address=project.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_OBJECT_STORE if _memory() < _SMALL_MACHINE else None,
+        runtime_env={"env_vars": {"TOKENIZERS_PARALLELISM": "false"}},
+    )
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Ray's C++ side greets on the process's stderr; what goes wrong in a start is raised anyway."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _pool(resources: Resources, available: dict[str, float]) -> Pool:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from encoders.chunking import Chunker, chunk_hash
@@ -68,12 +68,22 @@ def spans_of(tokenizer, size: tuple[int, int], text: str) -> list[tuple[int, int
 
 
 @examples
+@example(text="the the the the the the x=[i**2]x=[i**2]\nembedding ", size=(10, 3))
 @given(text=TEXTS, size=SIZES)
 def test_spans_ascend(tokenizer, text, size):
     """Spans are not empty, lie in the text, and each begins and ends after the one before."""
     spans = spans_of(tokenizer, size, text)
     assert all(0 <= start < end <= len(text) for start, end in spans)
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(spans))
+
+
+@examples
+@example(text="one" + "\n" * 60 + "two" + " " * 60, size=(8, 2))
+@given(text=TEXTS, size=SIZES)
+def test_no_chunk_is_blank(tokenizer, text, size):
+    """No chunk of a text that has more than white space is white space alone."""
+    blank = [text[a:b] for a, b in spans_of(tokenizer, size, text) if not text[a:b].strip()]
+    assert blank == [] or not text.strip()
 
 
 @examples
