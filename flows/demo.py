@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.cli import hit_rows, ingest_sentences, run_ingest
 from flows.ingest import IngestReport, IngestRequest
 from flows.settings import FILE, SettingsError, load_project
 from flows.show import ShownProgress, table
+from flows.verbs import hit_rows, ingest_sentences, run_ingest
 from tasks import reader
 from tasks.project import DocstringsSource, Project
 from tasks.sources.catalog import open_source

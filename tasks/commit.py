@@ -15,10 +15,11 @@ from storage.commits import Counts, Release
 from storage.schemas import ITEM_COLUMNS, REJECTS, VECTOR_COLUMNS, items_schema
 from storage.snapshot import Snapshot
 from tasks import rows
-from tasks.diff import Part, Plan, read_part
+from tasks.diff import Plan
 from tasks.encode import covered
 from tasks.errors import RunFailed
 from tasks.progress import Landed, Progress
+from tasks.spool import Part, read_part
 
 WINDOW_CHUNKS = 50_000
 WINDOW_SECONDS = 60.0

@@ -6,8 +6,6 @@ every item of the collection), however large the source.
 """
 
 import hashlib
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,22 +20,10 @@ from storage.schemas import CONTENT_HASH, SHORT_HASH
 from storage.snapshot import Snapshot
 from tasks.errors import BadRows, Refused
 from tasks.sources.protocol import Pulled, PullReject, Source
-
-PART_ITEMS = 256
-PART_BYTES = 2 * 2**20
-"""A part is what one encoder takes at once: enough to sort by length, few enough to share evenly."""
+from tasks.spool import Part, Spool
 
 _NAMED = 5
 _NEAR = 8_192
-
-
-@dataclass(frozen=True)
-class Part:
-    """One batch of the spool: a record batch of an Arrow file."""
-
-    file: str
-    batch: int
-    items: int
 
 
 @dataclass(frozen=True)
@@ -106,18 +92,6 @@ def pull_and_diff(
             + ("; every item of the collection will be deleted" if len(diff.known.ids) else "")
         )
     return diff.plan(complete=complete, max_deleted=max_deleted, yes=yes)
-
-
-def discard(spool: Path) -> None:
-    """Remove a spool and all in it. Call it with the ingest lock held."""
-    if spool.exists():
-        shutil.rmtree(spool)
-
-
-def read_part(part: Part) -> pa.Table:
-    """The rows of one part of a spool."""
-    with pa.memory_map(part.file) as mapped, pa.ipc.open_file(mapped) as reader:
-        return pa.Table.from_batches([reader.get_batch(part.batch)])
 
 
 class _Known:
@@ -207,8 +181,8 @@ class _Diff:
         self._stale: list[str] = []
         self._tombstones: list[str] = []
         self._attributes: pa.StructType = pa.struct([])
-        self._changed = _Spool(self.spool / "changed")
-        self._refreshed = _Spool(self.spool / "refreshed")
+        self._changed = Spool(self.spool / "changed")
+        self._refreshed = Spool(self.spool / "refreshed")
 
     def add(self, pulled: Pulled) -> None:
         """Compare one batch."""
@@ -347,45 +321,6 @@ class _Diff:
             offset=self.offset,
             notes=tuple(notes),
         )
-
-
-class _Spool:
-    """Rows put aside on disk, in parts that one encoder takes at once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_suffix(".arrow")
-        self._writer: pa.RecordBatchFileWriter | None = None
-        self._parts: list[Part] = []
-
-    def write(self, table: pa.Table) -> None:
-        if table.num_rows == 0:
-            return
-        table = table.combine_chunks()
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pa.ipc.new_file(self._path, table.schema)
-        for part in _parts(table):
-            batch = part.combine_chunks().to_batches()[0]
-            self._writer.write_batch(batch)
-            self._parts.append(Part(str(self._path), len(self._parts), batch.num_rows))
-
-    def close(self) -> tuple[Part, ...]:
-        if self._writer is not None:
-            self._writer.close()
-        return tuple(self._parts)
-
-
-def _parts(table: pa.Table) -> Iterator[pa.Table]:
-    sizes = np.zeros(table.num_rows)
-    if "content" in table.column_names:
-        sizes = arrays.to_numpy(pc.fill_null(pc.binary_length(table["content"]), 0).combine_chunks())
-    first, size = 0, 0.0
-    for at in range(table.num_rows):
-        if at > first and (at - first >= PART_ITEMS or size + sizes[at] > PART_BYTES):
-            yield table.slice(first, at - first)
-            first, size = at, 0.0
-        size += sizes[at]
-    yield table.slice(first)
 
 
 def keys_of(ids: pa.Array) -> np.ndarray:

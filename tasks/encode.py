@@ -22,9 +22,9 @@ from encoders.errors import BadVector, RowError
 from encoders.spec import Chunking, EncoderFacts, EncoderSpec
 from storage.schemas import SHORT_HASH
 from tasks import cluster
-from tasks.diff import Part, read_part
 from tasks.errors import RunFailed
 from tasks.project import Project, Resources
+from tasks.spool import Part, read_part
 
 REJECT = pa.struct([("stage", pa.string()), ("reason", pa.string()), ("error_type", pa.string())])
 CHUNKS = pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("hash", SHORT_HASH)]))

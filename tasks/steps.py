@@ -15,12 +15,13 @@ from encoders.spec import Chunking, EncoderFacts, EncoderSpec
 from storage.commits import Release
 from storage.locks import lock
 from storage.snapshot import Snapshot
-from tasks import diff
-from tasks.diff import Plan, read_part
+from tasks import diff, spool
+from tasks.diff import Plan
 from tasks.errors import EncoderChanged
 from tasks.progress import Landed, Progress
 from tasks.project import Collection, Project
 from tasks.sources.catalog import open_source
+from tasks.spool import read_part
 
 __all__ = [
     "Forecast",
@@ -87,11 +88,11 @@ def lease(project: Project, name: str, *, wait: float, dry_run: bool) -> Iterato
         return
     root = project.lake / name
     with lock(root, "ingest", wait=wait):
-        diff.discard(root / "_spool")  # of runs that died
+        spool.discard(root / "_spool")  # of runs that died
         try:
             yield root / "_spool"
         finally:
-            diff.discard(root / "_spool")
+            spool.discard(root / "_spool")
 
 
 def pull_and_diff(project: Project, job: Job, spool: Path, run_id: str, limit: int | None, yes: bool) -> Plan:

@@ -1,0 +1,340 @@
+"""The verbs of the command line: what each prints. They import what they need when they run."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.ingest import IngestReport, IngestRequest
+    from tasks.progress import Progress
+    from tasks.project import Project
+    from tasks.reader import Found
+
+
+def init(options: argparse.Namespace) -> int:
+    """Write a commented evervec.yaml."""
+    from flows.settings import FILE, TEMPLATE, SettingsError
+
+    directory: Path = options.folder or options.directory
+    path = directory / FILE
+    if path.exists():
+        raise SettingsError(f"{path} exists already and is left as it is; edit it, or init another folder")
+    if options.dry_run:
+        print(
+            json.dumps({"path": str(path)}) if options.json else TEMPLATE,
+            end="\n" if options.json else "",
+        )
+        return 0
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(TEMPLATE)
+    ignore = directory / ".gitignore"
+    kept = ignore.read_text().splitlines() if ignore.exists() else []
+    ignore.write_text("\n".join([*kept, *(x for x in ("lake/", ".evervec/") if x not in kept)]) + "\n")
+    if options.json:
+        print(json.dumps({"path": str(path)}))
+    else:
+        where = "" if directory == Path() else f"-C {directory} "
+        print(f"wrote {path}: put text files into {directory / 'docs'}, or edit it to point at yours")
+        print(f"next: evervec {where}ingest docs")
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Tell the whole story."""
+    from flows.demo import demo as told
+
+    steps = told(options.folder, full=options.full, dry_run=options.dry_run, quiet=options.json)
+    if options.json:
+        print(json.dumps({"steps": steps}, default=str))
+    return 0
+
+
+def ingest(options: argparse.Namespace) -> int:
+    """Bring a collection up to date with its source."""
+    from flows.ingest import IngestRequest
+    from flows.show import ShownProgress, lines, next_command
+
+    project = _project(options)
+    request = IngestRequest(options.collection, options.limit, options.wait, options.yes, options.dry_run)
+    report = run_ingest(project, request, ShownProgress())
+    if options.json:
+        print(json.dumps(asdict(report)))
+        return 0
+    lines(ingest_sentences(options.collection, report))
+    where = "" if options.directory == Path() else f"-C {options.directory} "
+    if report.dry_run:
+        next_command(f"evervec {where}ingest {options.collection}")
+    elif report.rejected:
+        next_command(f"evervec {where}errors {options.collection}")
+    else:
+        next_command(f'evervec {where}search {options.collection} "a question"')
+    return 0
+
+
+def run_ingest(project: "Project", request: "IngestRequest", progress: "Progress") -> "IngestReport":
+    """The ingest as a Prefect run where a server is configured, else as the plain function it is."""
+    from flows.ingest import ingest as plain
+    from flows.settings import prefect_api_url
+
+    if prefect_api_url() is None or request.dry_run:
+        return plain(project, request, progress)
+    from flows import deployed
+
+    return deployed.ingest(
+        project=str(project.root),
+        collection=request.collection,
+        limit=request.limit,
+        wait=request.wait,
+        yes=request.yes,
+    )
+
+
+def ingest_sentences(name: str, report: "IngestReport") -> list[str]:
+    """What an ingest did, for a person."""
+    would = "would be " if report.dry_run else ""
+    changes = f"{report.added:,} added, {report.updated:,} updated, {report.deleted:,} deleted"
+    known = (
+        f" ({report.rejected_known:,} known from before, not tried again)" if report.rejected_known else ""
+    )
+    said = [
+        f"{name}: {report.seen:,} items seen: {would}{changes}, {report.unchanged:,} unchanged, "
+        f"{report.rejected:,} rejected{known}",
+    ]
+    if report.encoded:
+        rate = f" at {report.encoded / report.encode_seconds:.0f}/s" if report.encode_seconds else ""
+        said.append(f"{report.encoded:,} items {would}encoded{rate}, {report.chunks:,} chunks written")
+    elif not report.dry_run:
+        said.append("nothing had to be encoded")
+    said.append(f"version {report.version}, space {report.space_id}, {report.seconds:.1f} s")
+    return said + [f"note: {n}" for n in report.notes]
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show how collections stand."""
+    from flows.show import next_command, size, table
+    from tasks.status import status as state_of
+
+    project = _project(options)
+    names = [options.collection] if options.collection else list(project.collections)
+    found = [state_of(project, name) for name in names]
+    if options.json:
+        shown = [asdict(s) for s in found]
+        print(json.dumps(shown[0] if options.collection else {"collections": shown}))
+        return 0
+    rows = [
+        {
+            "collection": s.collection,
+            "version": s.version,
+            "items": s.items,
+            "chunks": s.chunks,
+            "rejects": s.rejects,
+            "live space": s.live["space_id"] if s.live else "",
+            "native": f"{_share(s)}",
+            "size": size(s.bytes),
+        }
+        for s in found
+    ]
+    print(table(rows, empty="no collections"))
+    empty = next((s.collection for s in found if s.version == 0), None)
+    bad = next((s.collection for s in found if s.rejects), None)
+    if empty:
+        next_command(f"evervec ingest {empty}")
+    elif bad:
+        next_command(f"evervec errors {bad}")
+    elif found:
+        next_command(f'evervec search {found[0].collection} "a question"')
+    return 0
+
+
+def _share(status: Any) -> str:
+    if not status.live or not status.chunks:
+        return ""
+    own = next(s for s in status.spaces if s["space_id"] == status.live["space_id"])
+    return f"{own['encoded'] / status.chunks:.0%}"
+
+
+def search(options: argparse.Namespace) -> int:
+    """Find the nearest items to one text, or to many."""
+    from flows.show import next_command, table
+    from tasks import reader
+
+    project = _project(options)
+    if (options.query is None) == (options.queries is None):
+        raise _usage("give one QUERY, or --queries FILE.jsonl")
+    queries = [options.query] if options.query is not None else _queries(options.queries)
+    with reader.open(project) as lake:
+        found = [lake.search(options.collection, q, options.k) for q in queries]
+    if options.json:
+        results = [_hits(f) for f in found]
+        head = asdict(found[0]) if found else {}
+        common = {k: head.get(k) for k in ("release", "space_id", "strategy")}
+        took = round(sum(f.milliseconds for f in found), 3)
+        if options.query is not None:
+            print(json.dumps({**common, "hits": results[0], "milliseconds": took}))
+        else:
+            both = [{"query": q, "hits": h} for q, h in zip(queries, results, strict=True)]
+            print(json.dumps({**common, "results": both, "milliseconds": took}))
+        return 0
+    for query, one in zip(queries, found, strict=True):
+        if options.query is None:
+            print(f"\n{query}")
+        print(table(hit_rows(one), empty="no hits"))
+    if found:
+        print(
+            f"release {found[0].release}, space {found[0].space_id}, "
+            f"{sum(f.milliseconds for f in found):.0f} ms with loading the encoder"
+        )
+    next_command(f'evervec sql "SELECT item_id, text FROM {options.collection} LIMIT 5"')
+    return 0
+
+
+def hit_rows(found: "Found") -> list[dict[str, Any]]:
+    """Hits as rows of a table for a person."""
+    return [
+        {"rank": h.rank, "score": round(h.score, 4), "item": h.item_id, "text": h.text} for h in found.hits
+    ]
+
+
+def _hits(found: "Found") -> list[dict[str, Any]]:
+    keys = (
+        "rank",
+        "item_id",
+        "chunk_no",
+        "score",
+        "origin",
+        "text",
+        "uri",
+        "chunk_start",
+        "chunk_end",
+    )
+    return [{k: getattr(h, k) for k in keys} for h in found.hits]
+
+
+def _queries(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise _usage(
+            f"--queries {path}: {error.strerror}; expected a file with one JSON object a line"
+        ) from None
+    queries = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            queries.append(str(json.loads(line)["query"]))
+        except (ValueError, KeyError, TypeError):
+            raise _usage(f'--queries {path}, line {number}: expected {{"query": "..."}}') from None
+    if not queries:
+        raise _usage(f"--queries {path} holds no queries")
+    return queries
+
+
+def sql(options: argparse.Namespace) -> int:
+    """Run one read-only query."""
+    from flows.show import table
+    from tasks import reader
+
+    with reader.open(_project(options)) as lake:
+        result = lake.sql(options.query)
+        rows = result.to_pylist()
+        if options.json:
+            versions = {n: lake.snapshot(n).version for n in lake.bound}
+            only = next(iter(versions.values())) if len(versions) == 1 else versions
+            print(json.dumps({"rows": rows, "version": only}, default=str))
+            return 0
+    if options.format == "json":
+        print(json.dumps(rows, default=str))
+    elif options.format == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(result.column_names)
+        writer.writerows(row.values() for row in rows)
+    elif result.column_names[:2] == ["explain_key", "explain_value"]:
+        print("\n".join(row["explain_value"] for row in rows))
+    else:
+        print(table(rows, empty="no rows"))
+    return 0
+
+
+def history(options: argparse.Namespace) -> int:
+    """List the versions of a collection."""
+    from flows.show import next_command, table
+    from storage.sql import version_row
+    from tasks import reader
+
+    with reader.open(_project(options)) as lake:
+        rows = [version_row(c) for c in reversed(lake.snapshot(options.collection).commits)]
+    if options.json:
+        print(json.dumps({"versions": rows}, default=str))
+        return 0
+    shown = (
+        "version",
+        "verb",
+        "committed_at",
+        "added",
+        "updated",
+        "deleted",
+        "rejected",
+        "items",
+        "chunks",
+        "run_id",
+    )
+    print(table([{k: row[k] for k in shown} for row in rows], empty="no versions yet"))
+    next_command(f"evervec {'status' if rows else 'ingest'} {options.collection}")
+    return 0
+
+
+def errors(options: argparse.Namespace) -> int:
+    """List the rejects of a collection."""
+    from flows.show import next_command, table
+    from tasks.status import rejects
+
+    rows = rejects(_project(options), options.collection)
+    if options.json:
+        print(json.dumps({"rejects": rows}, default=str))
+        return 0
+    shown = [{"item": r["item_id"] or r["uri"], "stage": r["stage"], "reason": r["reason"]} for r in rows]
+    print(table(shown, empty="no rejects"))
+    if rows:
+        print("an item is tried again as soon as its content changes")
+        next_command(f"evervec ingest {options.collection}")
+    return 0
+
+
+def deploy(options: argparse.Namespace) -> int:
+    """Register the deployments with the Prefect server."""
+    from flows.deployed import deploy as register
+    from flows.settings import prefect_api_url
+    from flows.show import next_command
+
+    project = _project(options)
+    url = prefect_api_url()
+    if url is None and not options.dry_run:
+        raise _usage(
+            "no Prefect server is configured. Start one:  prefect server start\n"
+            "then:  export PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    names = register(project.root, dry_run=options.dry_run)
+    if options.json:
+        print(json.dumps({"deployments": names}))
+        return 0
+    print(f"{'would register' if options.dry_run else 'registered'} {', '.join(names)} for {project.root}")
+    next_command("evervec deploy" if options.dry_run else "prefect worker start --pool evervec")
+    return 0
+
+
+def _project(options: argparse.Namespace) -> "Project":
+    from flows.settings import load_project
+
+    return load_project(options.directory)
+
+
+def _usage(message: str) -> Exception:
+    from flows.settings import SettingsError
+
+    return SettingsError(message)
