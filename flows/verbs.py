@@ -94,19 +94,21 @@ def run_ingest(project: "Project", request: "IngestRequest", progress: "Progress
 
 def ingest_sentences(name: str, report: "IngestReport") -> list[str]:
     """What an ingest did, for a person."""
-    would = "would be " if report.dry_run else ""
     changes = f"{report.added:,} added, {report.updated:,} updated, {report.deleted:,} deleted"
     known = (
         f" ({report.rejected_known:,} known from before, not tried again)" if report.rejected_known else ""
     )
     said = [
-        f"{name}: {report.seen:,} items seen: {would}{changes}, {report.unchanged:,} unchanged, "
+        f"{name}{' (dry run)' if report.dry_run else ''}: {report.seen:,} items seen: {changes}, "
+        f"{report.unchanged:,} unchanged, "
         f"{report.rejected:,} rejected{known}",
     ]
-    if report.encoded:
+    if report.dry_run:
+        said.append(f"{report.encoded:,} items to encode; nothing was written")
+    elif report.encoded:
         rate = f" at {report.encoded / report.encode_seconds:.0f}/s" if report.encode_seconds else ""
-        said.append(f"{report.encoded:,} items {would}encoded{rate}, {report.chunks:,} chunks written")
-    elif not report.dry_run:
+        said.append(f"{report.encoded:,} items encoded{rate}, {report.chunks:,} chunks written")
+    else:
         said.append("nothing had to be encoded")
     said.append(f"version {report.version}, space {report.space_id}, {report.seconds:.1f} s")
     return said + [f"note: {n}" for n in report.notes]

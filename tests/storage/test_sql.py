@@ -423,7 +423,9 @@ def two(make_project, run_ingest):
         encoders: {wide: {model: "fake:16"}, narrow: {model: "fake:4"}}
         collections:
           docs: {source: {kind: table, path: t.parquet, id: id, text: body}, encoder: wide}
-          notes: {source: {kind: table, path: t.parquet, id: id, text: body, attributes: [n]}, encoder: narrow}
+          notes:
+            source: {kind: table, path: t.parquet, id: id, text: body, attributes: [n]}
+            encoder: narrow
         """
     )
     save(project, {"a": row("one", n=1), "b": row("two", n=2)})
