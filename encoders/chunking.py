@@ -45,39 +45,81 @@ class Chunker:
         budget = self.budget
         while True:
             spans = self._cut(text, tokens, budget)
-            excess = max(self._tokenizer.count([text[a:b] for a, b in spans])) - self.budget
+            counts = self._tokenizer.count([text[a:b] for a, b in spans])
+            # a single character is never cut, however many tokens it is
+            excess = (
+                max((n for n, (a, b) in zip(counts, spans, strict=True) if b - a > 1), default=0)
+                - self.budget
+            )
             if excess <= 0 or budget == 1:
-                return spans
+                return _telling(text, spans)
             budget = max(1, budget - excess)
 
     def _cut(self, text: str, tokens: Tokens, budget: int) -> list[tuple[int, int]]:
         overlap = min(self._overlap, budget // 2)
-        spans, first, start, n = [], 0, 0, len(tokens.start)
+        whole = _begins_character(tokens)
+        spans, first, done, n = [], 0, 0, len(tokens.start)
         while first + budget < n:
-            after, cut = self._boundary(text, tokens, first, first + budget)
-            spans.append((start, _without_trailing_space(text, start, cut)))
-            first, start = self._restart(text, tokens, first, after, overlap)
-        spans.append((start, len(text)))
+            cut = self._word_boundary(text, tokens, whole, done, first + budget)
+            if cut is None and first < done:
+                first = done  # no room for an overlap: the chunk would reach nothing new
+                continue
+            if cut is None:
+                cut = self._inner_boundary(text, tokens, whole, first, first + budget)
+            if cut == n:
+                break
+            start = int(tokens.start[first]) if first else 0
+            spans.append((start, _without_trailing_space(text, start, int(tokens.start[cut]))))
+            first, done = self._restart(text, tokens, whole, first, cut, overlap), cut
+        spans.append((int(tokens.start[first]) if first else 0, len(text)))
         return spans
 
-    def _boundary(self, text: str, tokens: Tokens, first: int, after: int) -> tuple[int, int]:
-        """The last good cut in (first, after]: (token after the cut, its character)."""
-        words = np.flatnonzero(tokens.word_start[first + 1 : after + 1])
-        for token in [first + 1 + int(w) for w in words[: -_LOOK_BACK - 1 : -1]]:
+    def _word_boundary(
+        self, text: str, tokens: Tokens, whole: np.ndarray, done: int, limit: int
+    ) -> int | None:
+        """The last token in (done, limit] that begins a word."""
+        words = np.flatnonzero(tokens.word_start[done + 1 : limit + 1] & whole[done + 1 : limit + 1])
+        for token in [done + 1 + int(w) for w in words[: -_LOOK_BACK - 1 : -1]]:
             if _between_clusters(text, int(tokens.start[token])):
-                return token, int(tokens.start[token])
-        for token in range(after, first, -1):  # one word longer than a chunk
-            if _between_clusters(text, int(tokens.start[token])):
-                return token, int(tokens.start[token])
-        return after, max(int(tokens.start[after]), int(tokens.start[first]) + 1)
+                return token
+        return None
 
-    def _restart(self, text: str, tokens: Tokens, first: int, after: int, overlap: int) -> tuple[int, int]:
-        """Where the next chunk begins: up to `overlap` tokens before the cut, at a good boundary."""
-        for token in range(max(after - overlap, first + 1), after):
+    def _inner_boundary(self, text: str, tokens: Tokens, whole: np.ndarray, first: int, limit: int) -> int:
+        """Where to cut a word longer than a chunk: between clusters, else between characters."""
+        n = len(tokens.start)
+        good = [t for t in range(first + 1, min(first + self.budget, n - 1) + 1) if whole[t]]
+        for token in [t for t in reversed(good) if t <= limit] + [t for t in good if t > limit]:
             at = int(tokens.start[token])
-            if tokens.word_start[token] and _between_clusters(text, at):
-                return token, at
-        return after, int(tokens.start[after])
+            if _between_clusters(text, at) and (
+                token <= limit
+                or self._tokenizer.count([text[int(tokens.start[first]) : at]])[0] <= self.budget
+            ):
+                return token
+        inside = [t for t in good if t <= limit]
+        if inside:
+            return inside[-1]
+        later = np.flatnonzero(whole[first + 1 :])
+        return first + 1 + int(later[0]) if len(later) else n
+
+    def _restart(
+        self, text: str, tokens: Tokens, whole: np.ndarray, first: int, cut: int, overlap: int
+    ) -> int:
+        """Where the next chunk begins: up to `overlap` tokens before the cut, at a good boundary."""
+        for token in range(max(cut - overlap, first + 1), cut):
+            if (
+                tokens.word_start[token]
+                and whole[token]
+                and _between_clusters(text, int(tokens.start[token]))
+            ):
+                return token
+        return cut
+
+
+def _begins_character(tokens: Tokens) -> np.ndarray:
+    """Which tokens begin a character: byte-level tokenizers give several to one."""
+    begins = np.ones(len(tokens.start), dtype=bool)
+    begins[1:] = tokens.start[1:] >= np.maximum.accumulate(tokens.end)[:-1]
+    return begins
 
 
 def chunk_hash(text: str) -> bytes:
@@ -94,6 +136,15 @@ def _between_clusters(text: str, at: int) -> bool:
         if cluster.end() > at:
             return False
     return True
+
+
+def _telling(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans without those that hold only white space, or nothing that the one before does not."""
+    kept: list[tuple[int, int]] = []
+    for start, end in spans:
+        if text[start:end].strip() and (not kept or end > kept[-1][1]):
+            kept.append((start, end))
+    return kept or spans[:1]
 
 
 def _without_trailing_space(text: str, start: int, end: int) -> int:

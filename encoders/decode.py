@@ -56,15 +56,43 @@ def _detected(content: bytes) -> str:
         if content.startswith(mark):
             return _strict(content, encoding)
     try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        from charset_normalizer import from_bytes  # its tables are needed for few files, if any
+        return content.decode()
+    except UnicodeDecodeError as error:
+        _require_no_damaged_utf8(content, error)
+    return _strict(content, _guessed(content[:_SAMPLE]))
 
-        best = from_bytes(content[:_SAMPLE]).best()
-        if best is None:
-            raise Undecodable("the bytes fit no known text encoding") from None
-        text = _strict(content, best.encoding)
-    return text
+
+def _require_no_damaged_utf8(content: bytes, error: UnicodeDecodeError) -> None:
+    """UTF-8 with a few broken bytes must not become another encoding's mojibake."""
+    told = content.decode("utf-8", "replace")
+    broken = told.count("\ufffd")
+    whole = sum(c > "\x7f" for c in told) - broken
+    surrogate = _is_utf8_but_for_surrogates(content)
+    if surrogate or whole > broken:
+        what = "a lone surrogate" if surrogate else "damaged UTF-8"
+        raise Undecodable(f"not valid UTF-8 at byte {error.start} ({error.reason}): {what}")
+
+
+def _is_utf8_but_for_surrogates(content: bytes) -> bool:
+    try:
+        content.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _guessed(sample: bytes) -> str:
+    """The encoding that fits best; Windows-1252, the usual one by far, where it fits as well."""
+    from charset_normalizer import from_bytes  # its tables are needed for few files, if any
+
+    fitting = from_bytes(sample)
+    best = fitting.best()
+    if best is None:
+        raise Undecodable("the bytes fit no known text encoding")
+    usual = next((m for m in fitting if m.encoding == "cp1252"), None)
+    if usual is not None and usual.chaos <= best.chaos + 0.1 and usual.coherence >= best.coherence:
+        return usual.encoding
+    return best.encoding
 
 
 def _require_no_binary(text: str) -> None:

@@ -18,6 +18,7 @@ MEANING = 1
 
 _TEXTUAL = {".json", ".txt", ".model", ".jinja"}
 _WEIGHTS = ".safetensors"
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 _UNUSED = {"data_config.json", "model_args.json", "train_results.json", "trainer_state.json"}
 _NAMES_AND_VERSIONS = {"_name_or_path", "name_or_path", "transformers_version", "__version__"}
 _DOCUMENT_PROMPTS, _QUERY_PROMPTS = ("document", "passage", "corpus"), ("query",)
@@ -51,7 +52,9 @@ def describe(spec: EncoderSpec, hashes: "HashCache") -> EncoderFacts:
     base = modules[0][1]
     config = _json(base / "config.json")
     if not config and modules[0][0] != "StaticEmbedding":
-        raise EncoderNotFound(f"{base} has no config.json: expected the folder of a model")
+        raise EncoderNotFound(
+            f"{base} has no config.json: expected the folder of a model; correct `encoders:` in evervec.yaml"
+        )
     prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
     dim = _dim(folder, config, modules)
     if spec.truncate_dim is not None and spec.truncate_dim > dim:
@@ -88,7 +91,10 @@ class HashCache:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._known: dict[str, list[Any]] = _json(path) if path else {}
+        try:
+            self._known: dict[str, list[Any]] = _json(path) if path else {}
+        except EncoderUnusable:
+            self._known = {}  # torn: only a cache
 
     def sha256(self, file: Path) -> str:
         """Hash of a file's content. Raises `EncoderUnusable` if it is missing."""
@@ -124,7 +130,10 @@ def _in_package(model: str) -> Path:
         )
     folder = Path(found.submodule_search_locations[0]) / inner
     if not folder.is_dir():
-        raise EncoderNotFound(f"model {model!r}: package {name} is installed, but has no folder {inner!r}")
+        raise EncoderNotFound(
+            f"model {model!r}: package {name} is installed, but has no folder {inner!r}; "
+            "correct `encoders:` in evervec.yaml"
+        )
     return folder
 
 
@@ -151,7 +160,7 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     listed = folder / "modules.json"
     if not listed.is_file():
         return [("Transformer", folder)]
-    entries: list[dict[str, str]] = json.loads(listed.read_bytes())
+    entries: list[dict[str, str]] = _parsed(listed)
     return [(e["type"].rpartition(".")[2], folder / e["path"]) for e in entries]
 
 
@@ -194,26 +203,25 @@ def _content(folder: Path, modules: list[tuple[str, Path]], hashes: HashCache) -
     """(role, hash) of every file that can move a vector; names of folders and weight files do not count."""
     directories = sorted({folder, *(path for _, path in modules if path.is_dir())})
     found = []
-    weights = 0
     for directory in directories:
+        suffixes = {file.suffix for file in directory.iterdir()}
+        if _WEIGHTS not in suffixes and (directory == modules[0][1] or suffixes & _PICKLES):
+            raise EncoderUnusable(
+                f"{directory} has no *.safetensors: other weight formats can run code when loaded and are "
+                "refused. Convert it: sentence_transformers.SentenceTransformer(FOLDER).save(NEW_FOLDER)"
+            )
         for file in sorted(directory.iterdir()):
             if file.suffix == _WEIGHTS:
-                weights += 1
                 found.append([str(directory.relative_to(folder)), hashes.sha256(file)])
             elif file.suffix in _TEXTUAL and file.name not in _UNUSED:
                 found.append([str(file.relative_to(folder)), _textual_hash(file)])
-    if not weights:
-        raise EncoderUnusable(
-            f"{folder} has no *.safetensors: other weight formats can run code when loaded and are refused. "
-            "Convert it: sentence_transformers.SentenceTransformer(FOLDER).save(NEW_FOLDER)"
-        )
     return sorted(found)
 
 
 def _textual_hash(file: Path) -> str:
     content = file.read_bytes()
     if file.suffix == ".json":
-        document = json.loads(content)
+        document = _parsed(file)
         if isinstance(document, dict):
             document = {k: v for k, v in document.items() if k not in _NAMES_AND_VERSIONS}
         content = json.dumps(document, sort_keys=True).encode()
@@ -227,8 +235,14 @@ def _prompt(own: str | None, prompts: dict[str, str], names: tuple[str, ...]) ->
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
+    document = _parsed(path) if path.is_file() else {}
     return document if isinstance(document, dict) else {}
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise EncoderUnusable(
+            f"{path} is not valid JSON ({error}); the model was copied in part: fetch it again"
+        ) from None

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 
 from encoders.batching import pack
 from encoders.errors import BadVector, EncoderUnusable
@@ -133,10 +134,11 @@ def _load(spec: EncoderSpec, facts: EncoderFacts, device: str) -> SentenceTransf
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise EncoderUnusable(f"{spec.model} cannot be loaded: {error}") from error
     model.eval()
-    model.max_seq_length = facts.max_tokens
+    if not isinstance(model[0], StaticEmbedding):  # which reads a text of any length
+        model.max_seq_length = facts.max_tokens
     if spec.layers is not None:
         _keep_layers(model, spec.layers)
     return model

@@ -22,6 +22,8 @@ SUFFIXES = {
     ".ndjson": "jsonl",
 }
 _CSV_BLOCK = 4 * 2**20
+_CSV_LARGEST_BLOCK = 2**28
+_NAMED_KEYS = 50
 
 
 @dataclass(frozen=True)
@@ -94,46 +96,64 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _csv(path: Path, columns: list[str], binary: set[str], batch_rows: int) -> Iterator[Batch]:
     """Every column is read as bytes: one bad value must not fail the file. Types are the source's matter."""
+    _require(path, columns, _csv_header(path))
+    block, done = _CSV_BLOCK, 0
+    while True:
+        try:
+            for batch in _csv_blocks(path, columns, binary, block):
+                fresh = [n > done for n in batch.numbers.to_pylist()]
+                broken = tuple(b for b in batch.broken if b.row > done)
+                if any(fresh) or broken:
+                    mask = pa.array(fresh, pa.bool_())
+                    yield Batch(batch.table.filter(mask), batch.numbers.filter(mask), broken)
+                done = max([done, *(b.row for b in broken), *batch.numbers.to_pylist()[-1:]])
+            return
+        except pa.ArrowException as error:
+            if "straddl" in str(error) and block < _CSV_LARGEST_BLOCK:
+                block *= 8  # a row longer than the block: go on from the row after the last
+                continue
+            raise UnreadableTable(f"{path} is not a readable CSV file: {error}") from error
+
+
+def _csv_blocks(path: Path, columns: list[str], binary: set[str], block_size: int) -> Iterator[Batch]:
     broken: list[BrokenRow] = []
+    skipped: set[int] = set()
 
     def note(row: Any) -> str:
         reason = f"{row.actual_columns} values where the header has {row.expected_columns}"
         broken.append(BrokenRow((row.number or 1) - 1, reason))
+        skipped.add(broken[-1].row)
         return "skip"
 
-    header = _csv_header(path)
-    _require(path, columns, header)
-    try:
-        reader = pacsv.open_csv(
-            path,
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
-            parse_options=pacsv.ParseOptions(
-                delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
-                newlines_in_values=True,
-                invalid_row_handler=note,
-            ),
-            convert_options=pacsv.ConvertOptions(
-                include_columns=columns,
-                column_types={c: pa.large_binary() for c in columns},
-                check_utf8=False,
-            ),
-        )
-        row = 1
-        for block in reader:
-            skipped = [b.row for b in broken]
-            numbers: list[int] = []
-            while len(numbers) < block.num_rows:
-                if row not in skipped:
-                    numbers.append(row)
-                row += 1
-            table = pa.table({c: block[c] if c in binary else _as_string(block[c]) for c in columns})
-            yield Batch(table, pa.array(numbers, pa.int64()), tuple(broken))
-            broken.clear()
-        if broken:
-            empty = pa.table({c: pa.array([], pa.large_binary()) for c in columns})
-            yield Batch(empty, pa.array([], pa.int64()), tuple(broken))
-    except pa.ArrowException as error:
-        raise UnreadableTable(f"{path} is not a readable CSV file: {error}") from error
+    reader = pacsv.open_csv(
+        path,
+        read_options=pacsv.ReadOptions(use_threads=False, block_size=block_size),
+        parse_options=pacsv.ParseOptions(
+            delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
+            newlines_in_values=True,
+            invalid_row_handler=note,
+        ),
+        convert_options=pacsv.ConvertOptions(
+            include_columns=columns,
+            column_types={c: pa.large_binary() for c in columns},
+            check_utf8=False,
+        ),
+    )
+    row = 1
+    for block in reader:
+        numbers: list[int] = []
+        while len(numbers) < block.num_rows:
+            if row not in skipped:
+                numbers.append(row)
+            row += 1
+        table = pa.table({c: block[c] if c in binary else _as_string(block[c]) for c in columns})
+        # the reader is ahead by a block: what broke there is told with that block
+        told = tuple(b for b in broken if b.row < row)
+        broken[:] = [b for b in broken if b.row >= row]
+        yield Batch(table, pa.array(numbers, pa.int64()), told)
+    if broken:
+        empty = pa.table({c: pa.array([], pa.large_binary()) for c in columns})
+        yield Batch(empty, pa.array([], pa.int64()), tuple(broken))
 
 
 def _csv_header(path: Path) -> list[str]:
@@ -147,29 +167,32 @@ def _jsonl(path: Path, columns: list[str], binary: set[str], batch_rows: int) ->
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     broken: list[BrokenRow] = []
-    seen: set[str] = set()
+    seen: dict[str, None] = {}  # in the order of the file
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 broken.append(BrokenRow(number, f"not a JSON value: {error}"))
                 continue
             if not isinstance(row, dict):
                 broken.append(BrokenRow(number, f"a JSON {type(row).__name__}, expected an object"))
                 continue
-            seen.update(c for c in columns if c in row)
+            if len(seen) < _NAMED_KEYS:
+                seen.update(dict.fromkeys(row))
+            seen.update(dict.fromkeys(c for c in columns if c in row))
             rows.append(row)
             numbers.append(number)
             if len(rows) >= batch_rows:
+                _require(path, [c for c in columns if c in binary], list(seen))
                 yield _json_batch(rows, numbers, broken, columns, binary)
                 rows, numbers, broken = [], [], []
+    if seen:
+        _require(path, columns, list(seen))
     if rows or broken:
         yield _json_batch(rows, numbers, broken, columns, binary)
-    if numbers or seen:
-        _require(path, columns, sorted(seen))
 
 
 def _json_batch(
@@ -198,11 +221,13 @@ def _encoded(value: Any) -> bytes | None:
 
 
 def _inferred(values: list[Any]) -> pa.Array:
-    """An array of the values' common type; as JSON strings where they have none."""
+    """An array of the values' common type; as strings where they have none, other values as their JSON."""
     try:
         return pa.array(values)
-    except (pa.ArrowException, UnicodeEncodeError):
-        return pa.array([None if v is None else json.dumps(v) for v in values], pa.string())
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError):
+        texts = [v if isinstance(v, str) or v is None else json.dumps(v) for v in values]
+        escaped = [None if t is None else t.encode("utf-8", "backslashreplace").decode() for t in texts]
+        return pa.array(escaped, pa.string())
 
 
 def _as_string(column: pa.Array) -> pa.Array:

@@ -46,18 +46,22 @@ class Docstrings:
         if not self._packages:
             root = Path(sysconfig.get_paths()["stdlib"])
             yield from _below(root, root, "")
-        for package in self._packages:
-            found = find_spec(package) if package.isidentifier() else None
-            if found is None or found.origin is None or not found.origin.endswith(".py"):
-                raise SourceUnusable(
-                    f"source.packages: no package {package!r} with Python sources is installed here; "
-                    "correct `packages:` in evervec.yaml, or install it"
-                )
-            if found.submodule_search_locations:
-                root = Path(found.origin).parent
-                yield from _below(root, root, package)
+        places = [(package, self._place(package)) for package in self._packages]
+        for package, origin in places:
+            if origin.name == "__init__.py":
+                yield from _below(origin.parent, origin.parent, package)
             else:
-                yield package, Path(found.origin)
+                yield package, origin
+
+    @staticmethod
+    def _place(package: str) -> Path:
+        found = find_spec(package) if package.isidentifier() else None
+        if found is None or found.origin is None or not found.origin.endswith(".py"):
+            raise SourceUnusable(
+                f"source.packages: no package {package!r} with Python sources is installed here; "
+                "correct `packages:` in evervec.yaml, or install it"
+            )
+        return Path(found.origin)
 
 
 def _below(root: Path, folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:

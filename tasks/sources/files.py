@@ -16,7 +16,10 @@ from tasks.sources.protocol import BATCH_BYTES, BATCH_ITEMS, Pulled, PullReject,
 
 
 class Files:
-    """Lists the folder in name order; reads each file once. Links that leave the folder are rejected."""
+    """Lists the folder in name order; reads each file once.
+
+    Links to files that lie outside are rejected; links to folders are not followed.
+    """
 
     encoding: str | None = None
 
@@ -98,8 +101,8 @@ class Files:
                     PullReject(item_id, _as_text(str(path)), "a link to nothing", "FileNotFoundError")
                 )
             return None
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, until Python 3.12
+            reason = getattr(error, "strerror", None) or str(error)
             rejects.append(PullReject(item_id, _as_text(str(path)), reason, type(error).__name__))
             return None
 

@@ -63,7 +63,10 @@ class Table:
             rejects.append(PullReject(None, where, "the id is not valid UTF-8", "UnicodeDecodeError"))
         fields = []
         for name in spec.attributes:
-            array, failed = tables.cast_rows(table[name], self._type_of(name, table[name]))
+            column = table[name]
+            if name in (spec.id, spec.text):
+                column = pa.chunked_array([_as_strings(column.combine_chunks())[0]])
+            array, failed = tables.cast_rows(column, self._type_of(name, column))
             fields.append(array)
             for at, reason in failed.items():
                 if keep[at]:
