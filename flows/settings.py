@@ -41,6 +41,7 @@ collections:
   #   max_deleted: 0.2             # a pull that would delete a larger share stops and asks
 """
 
+_FILLED_IN = {"root", "ray_address"}
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -69,6 +70,8 @@ def load_project(directory: Path) -> Project:
     if not isinstance(document, dict):
         raise SettingsError(f"{path} is empty or not a mapping; `evervec init` in an empty folder shows one")
     secrets: set[str] = set()
+    for key in _FILLED_IN & set(document):
+        raise SettingsError(f"{path}: unknown key {key!r}: it follows from where and how the command runs")
     settings = _substituted(document, path, secrets)
     if lake := os.environ.get("EVERVEC_LAKE"):
         settings["lake"] = lake
@@ -131,13 +134,16 @@ def _absolute(project: Project) -> Project:
 def _explained(path: Path, error: ValidationError, secrets: set[str]) -> str:
     lines = [f"{path} has {error.error_count()} mistake{'s' if error.error_count() > 1 else ''}:"]
     for problem in error.errors():
+        given = problem.get("input")
+        if any(secret in str(given) for secret in secrets):
+            problem["input"] = "***"
         where = (
             ".".join(str(p) for p in problem["loc"] if p not in ("files", "table", "docstrings")) or "file"
         )
         lines.append(f"  {where}: {_sentence(problem)}")
     text = "\n".join(lines)
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
+        text = text.replace(secret, "***").replace(repr(secret)[1:-1], "***")
     return text
 
 
@@ -145,7 +151,7 @@ def _sentence(problem: Any) -> str:
     kind, given = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         key = str(problem["loc"][-1])
-        known = _keys_at(Project, list(problem["loc"][:-1])) - {"root", "ray_address"}
+        known = _keys_at(Project, list(problem["loc"][:-1])) - _FILLED_IN
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(sorted(known))}"
         return f"unknown key; {hint}"

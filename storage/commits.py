@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from storage.errors import CommitConflict, Damaged
-from storage.parquet import DataFile, fsync_directory
+from storage.parquet import DataFile, fsync_directory, make_directory
 from storage.schemas import FORMAT
 
 
@@ -122,10 +122,12 @@ class Log:
         try:
             document = json.loads(path.read_bytes())
             checksum = document.pop("checksum")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise Damaged(path, f"is not a whole commit record ({error})", _RESTORE) from error
         if checksum != _checksum(document):
             raise Damaged(path, "does not match its checksum", _RESTORE)
+        if document["number"] != number:
+            raise Damaged(path, f"is the record of version {document['number']}", _RESTORE)
         return Commit.model_validate(document)
 
     def records(self) -> Iterator[Commit]:
@@ -139,7 +141,7 @@ class Log:
         """Make `commit` durable and visible, or raise `CommitConflict` if its number is taken."""
         document = commit.model_dump(mode="json")
         document["checksum"] = _checksum(document)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         temporary = self.directory / f".{uuid.uuid4().hex}.tmp"
         with temporary.open("xb") as file:
             file.write(json.dumps(document, indent=1).encode())

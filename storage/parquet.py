@@ -34,7 +34,7 @@ def write(root: Path, folder: str, table: pa.Table) -> DataFile:
     reads four times as fast as of dictionary-encoded vectors. Statistics on keys only.
     """
     directory = root / folder
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     path = directory / f"{uuid.uuid4().hex}.parquet"
     vectors = "vector" in table.column_names
     sink = _HashingFile(path)
@@ -82,6 +82,15 @@ def schema(root: Path, file: DataFile) -> pa.Schema:
         raise Damaged(
             root / file.path, f"cannot be read ({error})", "restore this file from a backup"
         ) from error
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and its missing parents, each durable in its own parent."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    fsync_directory(directory.parent)
 
 
 def fsync_directory(directory: Path) -> None:

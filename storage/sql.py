@@ -18,11 +18,47 @@ import pyarrow as pa
 from storage.commits import Commit
 from storage.errors import QueryRefused
 from storage.parquet import DataFile
-from storage.schemas import REJECTS, VIEW_SUFFIXES, Kind, items_schema, vectors_schema
+from storage.schemas import REJECTS, TIMESTAMP, VIEW_SUFFIXES, Kind, items_schema, vectors_schema
 from storage.snapshot import Snapshot
 
 TIME_LIMIT_SECONDS = 600
 MEMORY_LIMIT = "50%"
+
+_COLLECTION = ("collection", pa.string())
+_COUNTED = ("added", "updated", "deleted", "rejected", "encoded")
+_VERSION = [
+    ("version", pa.int64()),
+    ("verb", pa.string()),
+    ("committed_at", TIMESTAMP),
+    *((name, pa.int64()) for name in (*_COUNTED, "items", "chunks", "release")),
+    ("space_id", pa.string()),
+    ("run_id", pa.string()),
+]
+_SPACE = [
+    _COLLECTION,
+    ("space_id", pa.string()),
+    *((name, pa.int64()) for name in ("encoded", "mapped", "imported")),
+]
+_RELEASE = [
+    _COLLECTION,
+    ("release", pa.int64()),
+    ("space_id", pa.string()),
+    ("dim", pa.int64()),
+    ("fingerprint", pa.string()),
+    ("strategy", pa.string()),
+    ("model", pa.string()),
+    ("live", pa.bool_()),
+]
+_RUN = [
+    _COLLECTION,
+    ("run_id", pa.string()),
+    ("verb", pa.string()),
+    ("started_at", TIMESTAMP),
+    ("finished_at", TIMESTAMP),
+    ("windows", pa.int64()),
+    ("version", pa.int64()),
+    *((name, pa.int64()) for name in (*_COUNTED, "chunks")),
+]
 
 Embed = Callable[[str, str], np.ndarray]
 Search = Callable[[str, str, int], list[dict[str, Any]]]
@@ -98,6 +134,8 @@ def _require_read_only(connection: Any, query: str) -> None:
         tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
     except duckdb.Error as error:
         raise QueryRefused(_without_trace(str(error))) from None
+    except ValueError as error:  # a type of statement that the client library has no name for
+        raise QueryRefused(f"the lake is read-only in SQL: expected SELECT or EXPLAIN ({error})") from None
     strange = sorted(_node_types(tree) - _READING_NODES)
     if strange or tree.get("error"):
         what = ", ".join(strange) or tree.get("error_message")
@@ -107,15 +145,15 @@ def _require_read_only(connection: Any, query: str) -> None:
 
 def _explained(query: str) -> str:
     """What an EXPLAIN explains: the text behind EXPLAIN, ANALYZE and options in brackets."""
-    tokens = [t for t in duckdb.tokenize(query) if t[1] != duckdb.token_type.comment]
-    starts = [at for at, _ in tokens]
-    words = [query[at:end].strip() for at, end in zip(starts, [*starts[1:], len(query)], strict=True)]
-    first = 1
-    if words[first].split()[0].upper() == "ANALYZE":
-        first += 1
-    if words[first].startswith("("):
-        first = words.index(")", first) + 1
-    return query[starts[first] :]
+    raw = query.encode()  # the tokenizer counts bytes
+    starts = [at for at, kind in duckdb.tokenize(query) if kind != duckdb.token_type.comment]
+    heads = [raw[at : at + len("ANALYZE")].upper() for at in starts]
+    inner = 1
+    if heads[inner : inner + 1] == [b"ANALYZE"]:
+        inner += 1
+    if heads[inner : inner + 1] and heads[inner].startswith(b"("):
+        inner += next((n for n, head in enumerate(heads[inner:], start=1) if head.startswith(b")")), 0)
+    return raw[starts[inner] :].decode() if inner < len(starts) else ""
 
 
 def _node_types(tree: Any) -> set[str]:
@@ -165,7 +203,8 @@ def _bind_collection(connection: Any, one: Bound) -> None:
         f"CREATE VIEW {_quoted(name + '_rejects')} AS SELECT item_id, uri, stage, reason, error_type, "
         f"lower(hex(content_hash)) AS content_hash, run_id, rejected_at FROM {rejects}"
     )
-    _table(connection, name + "_versions", [version_row(c) for c in one.snapshot.commits])
+    versions = [version_row(c) for c in one.snapshot.commits]
+    _table(connection, _quoted(name + "_versions"), versions, pa.schema(_VERSION))
 
 
 def version_row(commit: Commit) -> dict[str, Any]:
@@ -220,14 +259,13 @@ def _bind_system(connection: Any, bound: Sequence[Bound]) -> None:
             run["version"] = commit.number
             for key, value in asdict_counts(commit).items():
                 run[key] += value
-    tables = {
-        "collections": collections,
-        "spaces": spaces,
-        "releases": releases,
-        "runs": list(runs.values()),
-    }
-    for name, rows in tables.items():
-        _table(connection, name, rows, schema="evervec")
+    for name, rows, columns in (
+        ("collections", collections, [_COLLECTION, *_VERSION, ("rejects", pa.int64())]),
+        ("spaces", spaces, _SPACE),
+        ("releases", releases, _RELEASE),
+        ("runs", list(runs.values()), _RUN),
+    ):
+        _table(connection, f"evervec.{name}", rows, pa.schema(columns))
 
 
 def asdict_counts(commit: Commit) -> dict[str, int]:
@@ -337,9 +375,8 @@ def _empty_relation(connection: Any, one: Bound, kind: Kind, space: str | None) 
     return name
 
 
-def _table(connection: Any, name: str, rows: list[dict[str, Any]], schema: str = "main") -> None:
-    table = pa.Table.from_pylist(rows) if rows else pa.table({"collection": pa.array([], pa.string())})
-    _create(connection, f"{schema}.{_quoted(name)}", table)
+def _table(connection: Any, name: str, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
+    _create(connection, name, pa.Table.from_pylist(rows, schema=columns))
 
 
 def _create(connection: Any, name: str, table: pa.Table) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage import parquet
 from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release
@@ -94,7 +95,7 @@ def _masks(before: Snapshot, window: Window) -> _Masks:
     refreshed = _ids(window.refreshed)
     gone = pa.array([*new, *window.deleted], pa.string())
     old_items = pa.array([*new, *refreshed, *window.deleted], pa.string())
-    tried = [i for i in _ids(window.rejects) if i is not None]
+    tried = _reject_keys(window.rejects)
     cleared = pa.array([*new, *refreshed, *window.deleted, *window.resolved, *tried], pa.string())
     return _Masks(
         items=list(before.positions_of("items", old_items)),
@@ -157,6 +158,11 @@ def _record(before: Snapshot, window: Window, masks: _Masks, index: IndexVersion
 
 def _ids(table: pa.Table | None) -> list[str]:
     return [] if table is None else table["item_id"].to_pylist()
+
+
+def _reject_keys(table: pa.Table | None) -> list[str]:
+    """What a reject replaces earlier ones by: its item, or where that is unknown its place."""
+    return [] if table is None else pc.coalesce(table["item_id"], table["uri"]).to_pylist()
 
 
 def _rows(table: pa.Table | None) -> int:

@@ -116,7 +116,7 @@ class Index:
 
     def _fsync_new(self, before: set[Path]) -> None:
         """LanceDB syncs nothing itself, and a record must not name what a power cut can take."""
-        directories = {self.directory, self.directory.parent}
+        directories = {self.directory, self.directory.parent, self.directory.parent.parent}
         for path in _files_below(self.directory) - before:
             handle = os.open(path, os.O_RDONLY)
             try:

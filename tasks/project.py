@@ -13,6 +13,9 @@ from tasks.errors import NothingThere
 RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, "space_id"))
 """Names that the SQL views have already, and so no attribute can bear."""
 
+INDEX_OWN = frozenset(("_distance", "_score", "_relevance_score", "_rowid", "_rowaddr", "_fragid"))
+"""Names that LanceDB gives to columns of its own."""
+
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
 
 
@@ -108,6 +111,14 @@ class Project(_Settings):
                         f"collection {name + suffix!r} is named like a view of {name!r}; rename it"
                     )
             attributes = getattr(collection.source, "attributes", ())
+            if len({a.lower() for a in attributes}) < len(attributes):
+                raise ValueError(f"collection {name!r}: two attributes have one name (SQL knows no case)")
+            unfit = [a for a in attributes if not a or a in INDEX_OWN or set(a) & set(".`")]
+            if unfit:
+                raise ValueError(
+                    f"collection {name!r}: attribute {unfit[0]!r} cannot be an index column; rename that "
+                    "column to one without dots and backticks that LanceDB does not use itself"
+                )
             taken = [a for a in attributes if a.lower() in RESERVED]
             if taken:
                 raise ValueError(

@@ -21,6 +21,7 @@ from encoders.catalog import describe, open_encoder
 from encoders.protocol import Encoder
 from encoders.spec import EncoderFacts, EncoderSpec
 from storage.commits import Commit, Release
+from storage.errors import QueryRefused
 from storage.snapshot import Snapshot
 from tasks.errors import EncoderChanged, NothingThere
 from tasks.project import Project
@@ -105,9 +106,18 @@ class Reader:
         """The result of one SELECT or EXPLAIN over the views. Raises `QueryRefused`."""
         from storage import sql
 
-        connection = self._connect(sql.collections_named(query, self._project.collections))
+        names = sql.collections_named(query, self._project.collections)
+        connection = self._connect(names)
         try:
             return sql.run(connection, query)
+        except QueryRefused as error:
+            empty = [n for n in names if self.snapshot(n).head is None]
+            if "does not exist" in str(error) and empty:
+                said = str(error).splitlines()[0]
+                raise NothingThere(
+                    f"{said} Collection {empty[0]!r} is empty; fill it: evervec ingest {empty[0]}"
+                ) from None
+            raise
         finally:
             connection.close()
 

@@ -1,5 +1,6 @@
 """Locks: one holder at a time, named to the others, and never outliving its process."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -67,13 +68,30 @@ def test_the_second_process_is_told_who_holds_the_lock(collection):
     assert caught.value.exit_code == 3
 
 
-def test_waiting_ends_when_the_holder_does(collection):
-    """With `wait`, the second process gets the lock as soon as the first lets go of it."""
-    with process(collection) as first, process(collection, wait=60) as second:
-        assert said(first) == "held"
-        first.stdin.close()
-        assert first.wait() == 0
-        assert said(second) == "held"
+class WhenInVain(logging.Handler):
+    """Does something as soon as filelock says that it could not get a lock and waits."""
+
+    def __init__(self, then):
+        super().__init__()
+        self._then = then
+
+    def emit(self, record):
+        if "not acquired" in record.getMessage():
+            self._then()
+
+
+def test_waiting_ends_when_the_holder_does(collection, caplog):
+    """With `wait`, a process that found the lock held gets it when the holder lets go of it."""
+    caplog.set_level(logging.DEBUG, logger="filelock")
+    with process(collection) as holder:
+        assert said(holder) == "held"
+        watch = WhenInVain(holder.stdin.close)
+        logging.getLogger("filelock").addHandler(watch)
+        try:
+            with lock(collection, "ingest", wait=60):
+                assert holder.wait() == 0
+        finally:
+            logging.getLogger("filelock").removeHandler(watch)
 
 
 def test_a_short_wait_in_vain_is_refused(collection):

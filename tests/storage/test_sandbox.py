@@ -226,11 +226,16 @@ def test_explain_cannot_hide_what_it_explains_behind_wide_characters(attempt):
 
 
 @pytest.mark.parametrize(
-    "query", ["", "  \n", ";", "-- nothing", "SELECT", "EXPLAIN", "EXPLAIN ANALYZE", "EXPLAIN ("]
+    "query", ["", "  \n", ";", "-- nothing", "SELECT", "EXPLAIN", "EXPLAIN ANALYZE", "EXPLAIN (", "\0"]
 )
 def test_no_statement_is_refused(attempt, query):
     """An empty or unfinished statement ends like any other that cannot be run."""
     attempt(query)
+
+
+def test_two_statements_are_refused_though_both_only_read(attempt):
+    """One result for one statement: the second would be lost, or the first."""
+    assert "one statement, got 2" in attempt("SELECT 1; SELECT 2")
 
 
 READING = {

@@ -315,10 +315,17 @@ def test_attributes_that_come_later_are_null_until_then(make_project, run_ingest
     assert "price" not in ask(project, "SELECT * FROM docs LIMIT 1")[0]
     good = {i: v for i, v in FIRST.items() if v["body"].strip()}
     filled = {}
-    for attributes, limit in ((["price"], 2), (["price", "n"], 3), (["n", "größe"], None)):
+    for attributes, limit in (
+        (["price"], 4),
+        (["price", "n"], 1),
+        (["price", "n"], 2),
+        (["n", "größe"], None),
+    ):
         project = make_project(YAML.format(attributes=attributes))
+        good = {f"new {len(good)}": row("another", float(len(good)), len(good), label="L"), **good}
+        save(project, good)
         run_ingest(project, limit=limit)
-        filled |= {i: attributes for i in list(good)[:limit]}
+        filled |= dict.fromkeys(list(good)[:limit], attributes)
         rows = ask(project, "SELECT DISTINCT ON (item_id) * FROM docs")
         assert len(rows) == len(good)
         for r in rows:

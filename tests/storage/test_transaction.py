@@ -1,5 +1,6 @@
 """One window becomes one version, wholly or not at all, and a random history equals a plain dict."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -274,6 +275,58 @@ def test_parquet_is_durable_before_the_index_is_touched(toy, lake, commit, head,
     assert {p.relative_to(lake / "docs/data").parts[0] for p in written} == {"items", "vectors", "deletes"}
     assert sorted(parquet.pq.read_metadata(p).num_rows for p in written) == [1, 1, 2], "all are whole"
     toy.assert_is(lake, head(), items)
+
+
+def test_everything_is_synced_before_the_record_is_linked(toy, lake, commit, monkeypatch):
+    """Data files, then index files, then the record; each folder after its files; and the log's at last."""
+    done = []
+    fsync, link = os.fsync, os.link
+
+    def synced(handle):
+        fsync(handle)
+        done.append(os.fstat(handle).st_ino)
+
+    def linked(source, target):
+        link(source, target)
+        done.append("link")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    commit(toy.window({"a": toy.Item("one two"), "b": toy.Item("three")}))
+    known, done[:] = set(lake.rglob("*")), []
+    record = commit(toy.window({"a": toy.Item("changed")}, rejects=[("c", "c", "bad")], deleted=["b"]))
+    place = {path.stat().st_ino: path for path in lake.rglob("*")}
+    order = [place.get(entry, entry) for entry in done]
+    new = set(place.values()) - known
+    linked_at = order.index("link")
+
+    def last(path):
+        return max(at for at, entry in enumerate(order[:linked_at]) if entry == path)
+
+    named = (*record.items, *record.vectors[toy.SPACE], *record.rejects, *record.deletes)
+    data = [lake / "docs" / file.path for file in named]
+    index = [p for p in new if p.is_file() and lake / "index" in p.parents]
+    assert len(data) == 4
+    assert index
+    assert max(map(last, data)) < min(map(last, index)) < last(Log(lake / "docs").path(2)) < linked_at
+    for path in (*data, *index):
+        assert last(path) < last(path.parent), path
+    assert lake / "docs/_commits" in order[linked_at:]
+
+
+def test_new_folders_are_made_durable_in_their_parents(toy, lake, commit, monkeypatch):
+    """A folder whose parent was not synced can be lost with all its files, however well they were synced."""
+    synced = set()
+    fsync = os.fsync
+
+    def note(handle):
+        fsync(handle)
+        synced.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", note)
+    commit(toy.window({"a": toy.Item("one")}, rejects=[("b", "b", "bad")]))
+    folders = [p for p in lake.rglob("*") if p.is_dir() and p.name != "_locks"]
+    assert [str(p.relative_to(lake)) for p in folders if p.parent.stat().st_ino not in synced] == []
 
 
 def test_files_of_an_interrupted_commit_are_not_seen(toy, lake, commit, head):
