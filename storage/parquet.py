@@ -62,6 +62,7 @@ def read(root: Path, file: DataFile, columns: Sequence[str] | None = None) -> pa
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as opened:
             present = set(opened.schema_arrow.names)
+            _require_columns(path, opened.schema_arrow, columns or ())
             table = opened.read(columns=[c for c in columns if c in present] if columns else None)
     except (OSError, pa.ArrowException) as error:
         raise Damaged(path, f"cannot be read ({error})", "restore this file from a backup") from error
@@ -72,6 +73,15 @@ def read(root: Path, file: DataFile, columns: Sequence[str] | None = None) -> pa
             "restore this file from a backup",
         )
     return table
+
+
+def _require_columns(path: Path, found: pa.Schema, columns: Sequence[str]) -> None:
+    """A flipped bit in the footer renames or retypes a column: only attributes may be missing."""
+    missing = [c for c in columns if c != "attributes" and c not in found.names]
+    vector = found.field("vector").type if "vector" in columns and not missing else None
+    if missing or (vector is not None and not pa.types.is_fixed_size_list(vector)):
+        what = f"lacks column {missing[0]!r}" if missing else "has vectors of another type"
+        raise Damaged(path, what, "restore this file from a backup")
 
 
 def schema(root: Path, file: DataFile) -> pa.Schema:

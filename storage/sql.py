@@ -63,6 +63,7 @@ _RUN = [
 Embed = Callable[[str, str], np.ndarray]
 Search = Callable[[str, str, int], list[dict[str, Any]]]
 
+_BEGINNINGS = (b"SELECT", b"WITH", b"FROM", b"VALUES", b"(")
 _READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
 
@@ -75,8 +76,31 @@ class Bound:
     head: Commit
 
 
-def connect(lake: Path, snapshots: dict[str, Snapshot], embed: Embed, search: Search) -> Any:
-    """A DuckDB connection with the views and functions bound to these snapshots, locked down.
+class Connection:
+    """A DuckDB connection that runs one SELECT or EXPLAIN at a time, over views that do not change.
+
+    `lock_configuration` and `allowed_directories` alone would still let COPY overwrite files of the lake.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def sql(self, query: str) -> Any:
+        """The query as a DuckDB relation (`.df()`, `.fetchall()`, `.to_arrow_table()`, ...)."""
+        _require_read_only(self._raw, query)
+        return self._raw.sql(query)
+
+    def execute(self, query: str, parameters: object = None) -> Any:
+        """Run the query, with `?` or `$name` taken from `parameters`; a cursor to fetch from."""
+        _require_read_only(self._raw, query)
+        return self._raw.execute(query, parameters)
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+def connect(lake: Path, snapshots: dict[str, Snapshot], embed: Embed, search: Search) -> Connection:
+    """A connection with the views and functions bound to these snapshots, locked down.
 
     `embed(collection, text)` gives a query vector, `search(collection, text, k)` rows of `item_id`,
     `chunk_no`, `score`. Close it when done.
@@ -89,12 +113,11 @@ def connect(lake: Path, snapshots: dict[str, Snapshot], embed: Embed, search: Se
     _bind_system(connection, bound)
     _bind_functions(connection, bound, embed, search)
     _lock_down(connection, lake)
-    return connection
+    return Connection(connection)
 
 
-def run(connection: Any, query: str) -> pa.Table:
+def run(connection: Connection, query: str) -> pa.Table:
     """The result of one SELECT or EXPLAIN as an Arrow table. Raises `QueryRefused`."""
-    _require_read_only(connection, query)
     try:
         relation = connection.sql(query)
         table: pa.Table = relation.to_arrow_table() if relation is not None else pa.table({})
@@ -151,7 +174,10 @@ def _explained(query: str) -> str:
     inner = 1
     if heads[inner : inner + 1] == [b"ANALYZE"]:
         inner += 1
-    if heads[inner : inner + 1] and heads[inner].startswith(b"("):
+    bracket = heads[inner : inner + 1] and heads[inner].startswith(b"(")
+    if bracket and not b"".join(heads[inner + 1 : inner + 2]).startswith(
+        _BEGINNINGS
+    ):  # of a query, not options
         inner += next((n for n, head in enumerate(heads[inner:], start=1) if head.startswith(b")")), 0)
     return raw[starts[inner] :].decode() if inner < len(starts) else ""
 

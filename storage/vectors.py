@@ -53,7 +53,8 @@ class Index:
         """A frozen view of the version that a commit names."""
         table = self._db.open_table(self.name)
         table.checkout(named.version)
-        return Reading(table, named.rows)
+        columns = tuple(name for name in table.schema.names if name != "vector")
+        return Reading(table, named.rows, columns)
 
     def write(
         self, named: IndexVersion | None, schema: pa.Schema, gone: list[str], rows: pa.Table
@@ -134,14 +135,14 @@ class Reading:
 
     table: Any
     rows: int
+    columns: tuple[str, ...]
 
     def nearest(self, vector: np.ndarray, limit: int) -> Hits:
         """The `limit` chunks of highest cosine to `vector` (float32, (dim,)), best first."""
         query = self.table.search(vector.astype(np.float32)).distance_type("cosine").limit(limit)
         if self.rows > EXACT_BELOW:
             query = query.refine_factor(REFINE)
-        columns = [name for name in self.table.schema.names if name != "vector"]
-        found = query.select([*columns, "_distance"]).to_arrow()
+        found = query.select([*self.columns, "_distance"]).to_arrow()
         scores = 1.0 - found["_distance"].to_numpy()
         return Hits(found.drop_columns(["_distance"]), scores)
 

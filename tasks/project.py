@@ -13,7 +13,18 @@ from tasks.errors import NothingThere
 RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, "space_id"))
 """Names that the SQL views have already, and so no attribute can bear."""
 
-INDEX_OWN = frozenset(("_distance", "_score", "_relevance_score", "_rowid", "_rowaddr", "_fragid"))
+INDEX_OWN = frozenset(
+    (
+        "_distance",
+        "_score",
+        "_relevance_score",
+        "_rowid",
+        "_rowaddr",
+        "_rowoffset",
+        "_row_created_at_version",
+        "_row_last_updated_at_version",
+    )
+)
 """Names that LanceDB gives to columns of its own."""
 
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]

@@ -27,10 +27,11 @@ from tasks.errors import EncoderChanged, NothingThere
 from tasks.project import Project
 
 if TYPE_CHECKING:
+    from storage.sql import Connection
     from storage.vectors import Reading
 
 _CHUNKS_PER_ITEM = 3
-"""Chunks asked for per item wanted; more are fetched where these turn out to be of too few items."""
+"""Chunks asked for per item wanted where items have several; more if these are of too few items."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Reader:
         self._snapshots: dict[str, Snapshot] = {}
         self._encoders: dict[str, Encoder] = {}
         self._indexes: dict[str, tuple[int, Reading]] = {}
-        self._connections: list[Any] = []
+        self._connections: list[Connection] = []
         self.bound: tuple[str, ...] = ()
         """Collections that the last SQL query saw."""
 
@@ -121,8 +122,8 @@ class Reader:
         finally:
             connection.close()
 
-    def connect(self) -> Any:
-        """A DuckDB connection with the views of all collections, frozen at this moment; read-only."""
+    def connect(self) -> "Connection":
+        """A read-only DuckDB connection with the views of all collections, frozen at this moment."""
         connection = self._connect(list(self._project.collections))
         self._connections.append(connection)
         return connection
@@ -139,7 +140,7 @@ class Reader:
         for connection in self._connections:
             connection.close()
 
-    def _connect(self, names: list[str]) -> Any:
+    def _connect(self, names: list[str]) -> "Connection":
         from storage import sql
 
         self.bound = tuple(names)
@@ -157,10 +158,9 @@ class Reader:
             raise NothingThere(f"collection {collection!r} is empty; fill it: evervec ingest {collection}")
         return head
 
-    def _reading(self, collection: str) -> "Reading":
+    def _reading(self, collection: str, head: Commit) -> "Reading":
         from storage.vectors import Index  # lancedb: 1.5 s, and only searches need it
 
-        head = self._head(collection)
         held = self._indexes.get(collection)
         if held is None or held[0] != head.number:
             held = (head.number, Index(self._project.lake, head.index.table).open_at(head.index))
@@ -169,8 +169,13 @@ class Reader:
 
     def _nearest(self, collection: str, vector: np.ndarray, k: int) -> Iterator[Hit]:
         """Best chunk of each of `k` items: chunks are fetched until they are of enough items."""
-        reading = self._reading(collection)
-        limit = k * _CHUNKS_PER_ITEM
+        head = self._head(collection)
+        reading = self._reading(collection, head)
+        k = min(k, reading.rows)
+        if k < 1:
+            return
+        chunked = reading.rows > head.total_items
+        limit = k * _CHUNKS_PER_ITEM if chunked else k
         while True:
             found = reading.nearest(vector, limit)
             first: dict[str, int] = {}

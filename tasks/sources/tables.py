@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import arrays, tables
-from tasks.errors import BadRows
+from tasks.errors import BadRows, SourceUnusable
 from tasks.project import TableSource
 from tasks.sources.protocol import BATCH_BYTES, Pulled, PullReject, rows_table
 
@@ -88,6 +88,13 @@ class Table:
                 kind = kind.value_type
             if pa.types.is_null(kind):
                 kind = pa.string()
+            if pa.types.is_string_view(kind):
+                kind = pa.string()
+            if pa.types.is_map(kind) or pa.types.is_union(kind) or pa.types.is_duration(kind):
+                raise SourceUnusable(
+                    f"{self._spec.path}: attribute {name!r} is {kind}, which the index or SQL cannot hold; "
+                    "write it as text, number, time, list or struct, or leave it out of `attributes:`"
+                )
             if self._spec.path.suffix.lower() in (".csv", ".tsv"):
                 kind = tables.infer_type(column)
             self._types[name] = kind

@@ -56,7 +56,7 @@ def check_against(project, expected):
     with reader.open(project) as lake:
         rows = lake.sql("SELECT item_id, text FROM docs ORDER BY item_id").to_pylist()
         assert [(r["item_id"], r["text"]) for r in rows] == sorted(expected.items())
-        table = lake._reading("docs").table.to_arrow().to_pylist()
+        table = lake._reading("docs", lake._head("docs")).table.to_arrow().to_pylist()
         assert sorted((r["item_id"], r["text"]) for r in table) == sorted(expected.items())
 
 

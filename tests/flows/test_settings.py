@@ -205,7 +205,9 @@ def test_attributes_named_alike_are_refused(tmp_path, names):
     assert "attributes" in refusal(tmp_path, changed("collections.products.source.attributes", names)).lower()
 
 
-@pytest.mark.parametrize("name", ["a.b", "a`b", "_distance", "_rowid", ""])
+@pytest.mark.parametrize(
+    "name", ["a.b", "a`b", "_distance", "_rowid", "_rowoffset", "_row_created_at_version", ""]
+)
 def test_an_attribute_that_the_index_cannot_hold_is_refused(tmp_path, name):
     """Names that LanceDB takes for itself or for a path are told before any work, not after it."""
     message = refusal(tmp_path, changed("collections.products.source.attributes", [name]))
@@ -264,10 +266,10 @@ def test_a_secret_that_holds_another_is_not_shown_in_part(tmp_path, monkeypatch)
     """Where one variable begins like a longer one, nothing of the longer one is left over."""
     monkeypatch.setenv("USER_NAME", "hunter2")
     monkeypatch.setenv("TOKEN", SECRET)
-    settings = changed("encoders.enc.layers", "${TOKEN}")
+    settings = changed("collections.docs.encoder", "${TOKEN}")
     settings["encoders"]["enc"]["revision"] = "${USER_NAME}"
     message = refusal(tmp_path, settings)
-    assert "(given: '***')" in message
+    assert "uses encoder '***'" in message
     assert "s3cr3t" not in message
 
 

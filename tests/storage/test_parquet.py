@@ -163,13 +163,18 @@ def test_another_file_in_its_place_is_damage(tmp_path, small):
         parquet.read(tmp_path, file)
 
 
-def test_a_column_that_a_file_lacks_is_absent(tmp_path, small):
-    """Older files have fewer columns: asking for more gives those that are there, in the asked order."""
+def test_attributes_that_a_file_lacks_are_absent(tmp_path, small):
+    """A file of a time without attributes has no such column: the others come in the asked order."""
     file = parquet.write(tmp_path, "data", small)
-    assert parquet.read(tmp_path, file, ["chunk_no", "later", "item_id"]).column_names == [
-        "chunk_no",
-        "item_id",
-    ]
+    asked = ["chunk_no", "attributes", "item_id"]
+    assert parquet.read(tmp_path, file, asked).column_names == ["chunk_no", "item_id"]
+
+
+def test_any_other_column_that_is_missing_is_damage(tmp_path, small):
+    """A flipped bit in the footer can rename a column; its values must not silently be gone."""
+    file = parquet.write(tmp_path, "data", small)
+    with pytest.raises(Damaged, match="lacks column 'chunk_hash'"):
+        parquet.read(tmp_path, file, ["item_id", "chunk_hash"])
 
 
 def test_only_the_asked_columns_are_read(tmp_path, vectors):

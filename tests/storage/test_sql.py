@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -419,6 +420,27 @@ def test_a_reader_sees_each_new_version(project, run_ingest):
         ]
         assert lake.search("docs", "two", 1).hits[0].score == pytest.approx(1, abs=1e-6)
         assert frozen.execute("SELECT text FROM docs").fetchall() == [("one",)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "COPY (SELECT 1 AS a) TO '{file}' (FORMAT parquet)",
+        "WITH x AS (COPY (SELECT 1 AS a) TO '{file}' (FORMAT parquet)) SELECT 1",
+        "EXPLAIN ANALYZE COPY (SELECT 1 AS a) TO '{file}' (FORMAT parquet)",
+    ],
+)
+def test_the_connection_for_programs_overwrites_no_file(project, run_ingest, query):
+    """What connect() gives is read-only: a slip in a notebook must not cost rows of the lake."""
+    save(project, {"a": row("one")})
+    run_ingest(project)
+    (file,) = (project.lake / "docs" / "data" / "items").iterdir()
+    before = file.read_bytes()
+    with reader.open(project) as lake:
+        connection = lake.connect()
+        with pytest.raises((QueryRefused, duckdb.Error)):
+            connection.execute(query.replace("{file}", str(file)))
+    assert file.read_bytes() == before
 
 
 @pytest.fixture

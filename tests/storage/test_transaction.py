@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import lancedb
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from storage import parquet, transaction
 from storage.commits import Counts, Log
-from storage.errors import CommitConflict
+from storage.errors import CommitConflict, StorageError
 from storage.snapshot import Snapshot
 from storage.vectors import Index
 
@@ -378,6 +379,33 @@ def test_a_table_that_moves_during_the_write_is_a_conflict(toy, lake, commit, he
     assert sorted(now.to_arrow()["item_id"].to_pylist()) == ["a", "b"], "restored"
     commit(toy.window({"a": toy.Item("new")}))
     toy.assert_is(lake, head(), {"a": toy.Item("new"), "b": toy.Item("two")})
+
+
+def test_windows_committed_at_once_all_land(toy, lake):
+    """Writers that commit at the same time wait for each other: every window is a version, none is lost."""
+    start = threading.Barrier(4)
+    failed = []
+
+    def write(writer):
+        start.wait()
+        for turn in range(3):
+            items = {f"w{writer}-{turn}": toy.Item("new"), "shared": toy.Item(f"w{writer}", turn)}
+            try:
+                transaction.commit(lake, "docs", toy.window(items))
+            except StorageError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    snapshot = Snapshot.open(lake / "docs")
+    items = toy.read_items(snapshot)
+    assert snapshot.version == 12
+    assert set(items) == {"shared", *(f"w{writer}-{turn}" for writer in range(4) for turn in range(3))}
+    toy.assert_is(lake, snapshot, items)
 
 
 def test_collections_of_one_lake_do_not_meet(toy, lake):

@@ -84,7 +84,7 @@ def test_mixed_newlines_and_odd_names_are_just_text(make_project, run_ingest):
     report = run_ingest(project)
     assert (report.deleted, report.updated) == (1, 1)
     with reader.open(project) as lake:
-        table = lake._reading("docs").table
+        table = lake._reading("docs", lake._head("docs")).table
         assert table.count_rows() == len(names) - 1
 
 
@@ -112,7 +112,7 @@ def test_hostile_ids_of_a_table_are_just_ids(make_project, run_ingest, tmp_path)
     path.write_text(json.dumps({"id": ids[1], "text": "new 1"}) + "\n")
     assert run_ingest(project, "rows").deleted == len(ids) - 1
     with reader.open(project) as lake:
-        assert lake._reading("rows").table.count_rows() == 1
+        assert lake._reading("rows", lake._head("rows")).table.count_rows() == 1
 
 
 def test_null_and_surrogate_texts_in_a_table_are_rejects(make_project, run_ingest, tmp_path):

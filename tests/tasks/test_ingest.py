@@ -23,7 +23,7 @@ def texts(project, collection="docs"):
 def index_rows(project, collection="docs"):
     """What the LanceDB table holds at the version that the head names."""
     with reader.open(project) as lake:
-        table = lake._reading(collection).table
+        table = lake._reading(collection, lake._head(collection)).table
         return sorted((r["item_id"], r["chunk_no"], r["text"]) for r in table.to_arrow().to_pylist())
 
 
@@ -244,7 +244,7 @@ def test_changed_attributes_alone_are_updated_without_encoding(make_project, run
     with reader.open(project) as lake:
         found = lake.sql("SELECT item_id, price FROM products WHERE price > 50").to_pylist()
         assert found == [{"item_id": "p2", "price": 99}]
-        table = lake._reading("products").table.to_arrow().to_pylist()
+        table = lake._reading("products", lake._head("products")).table.to_arrow().to_pylist()
     assert {r["item_id"]: r["price"] for r in table} == {"p0": 0, "p1": 1, "p2": 99, "p3": 3}
 
 
