@@ -1,4 +1,4 @@
-"""Measure Evervec against the plain script and against its own floors; writes results.json beside this file.
+"""Measure Evervec against the plain script and its own floors, for results.json and the README's table.
 
 python -m tests.benchmarks.run            everything (about 12 minutes on two cores)
 python -m tests.benchmarks.run ingest     one part: ingest, unchanged, search, start
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tests.benchmarks import corpus
+from tests.benchmarks import corpus, table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -38,6 +38,8 @@ def main() -> None:
             results[name] = parts[name](Path(folder))
         print(json.dumps({name: results[name]}, indent=1))
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if len(results) > len(parts):
+        table.main()
 
 
 def ingest(room: Path) -> list[dict[str, Any]]:
