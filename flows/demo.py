@@ -1,6 +1,7 @@
 """demo: the whole story on real data of this machine, told step by step."""
 
 import shutil
+import sys
 import textwrap
 import time
 from dataclasses import asdict
@@ -77,6 +78,9 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
     story.title("6. Once more, with nothing changed")
     story.ingest(project)
     story.title(f"That was it, in {time.monotonic() - started:.0f} s. Yours to go on with:")
+    if shutil.which("evervec") is None:
+        activate = Path(sys.prefix, "bin", "activate")
+        story.say(f"    source {activate}      (once, so that `evervec` is found)")
     for command in (
         f"evervec -C {folder} status",
         f"evervec -C {folder} history docs",

