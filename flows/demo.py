@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.ingest import IngestReport, IngestRequest
+from flows.runs import run_ingest
 from flows.settings import FILE, SettingsError, load_project
-from flows.show import ShownProgress, table
-from flows.verbs import hit_rows, ingest_sentences, run_ingest
+from flows.show import ShownProgress, hit_rows, ingest_sentences, table
 from tasks import reader
 from tasks.project import DocstringsSource, Project
 from tasks.sources.catalog import open_source

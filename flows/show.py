@@ -5,7 +5,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from flows.ingest import IngestReport
+    from tasks.reader import Found
 
 _EVERY_SECONDS = 10.0
 
@@ -54,6 +58,35 @@ def lines(sentences: Iterable[str]) -> None:
     """Print what a person should know, one a line."""
     for sentence in sentences:
         print(sentence)
+
+
+def ingest_sentences(name: str, report: "IngestReport") -> list[str]:
+    """What an ingest did, for a person."""
+    changes = f"{report.added:,} added, {report.updated:,} updated, {report.deleted:,} deleted"
+    known = (
+        f" ({report.rejected_known:,} known from before, not tried again)" if report.rejected_known else ""
+    )
+    said = [
+        f"{name}{' (dry run)' if report.dry_run else ''}: {report.seen:,} items seen: {changes}, "
+        f"{report.unchanged:,} unchanged, "
+        f"{report.rejected:,} rejected{known}",
+    ]
+    if report.dry_run:
+        said.append(f"{report.encoded:,} items to encode; nothing was written")
+    elif report.encoded:
+        rate = f" at {report.encoded / report.encode_seconds:.0f}/s" if report.encode_seconds else ""
+        said.append(f"{report.encoded:,} items encoded{rate}, {report.chunks:,} chunks written")
+    else:
+        said.append("nothing had to be encoded")
+    said.append(f"version {report.version}, space {report.space_id}, {report.seconds:.1f} s")
+    return said + [f"note: {n}" for n in report.notes]
+
+
+def hit_rows(found: "Found") -> list[dict[str, Any]]:
+    """Hits as rows of a table for a person."""
+    return [
+        {"rank": h.rank, "score": round(h.score, 4), "item": h.item_id, "text": h.text} for h in found.hits
+    ]
 
 
 def next_command(command: str) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.ingest import IngestReport, IngestRequest
-    from tasks.progress import Progress
     from tasks.project import Project
     from tasks.reader import Found
 
@@ -55,7 +53,8 @@ def demo(options: argparse.Namespace) -> int:
 def ingest(options: argparse.Namespace) -> int:
     """Bring a collection up to date with its source."""
     from flows.ingest import IngestRequest
-    from flows.show import ShownProgress, lines, next_command
+    from flows.runs import run_ingest
+    from flows.show import ShownProgress, ingest_sentences, lines, next_command
 
     project = _project(options)
     request = IngestRequest(options.collection, options.limit, options.wait, options.yes, options.dry_run)
@@ -72,46 +71,6 @@ def ingest(options: argparse.Namespace) -> int:
     else:
         next_command(f'evervec {where}search {options.collection} "a question"')
     return 0
-
-
-def run_ingest(project: "Project", request: "IngestRequest", progress: "Progress") -> "IngestReport":
-    """The ingest as a Prefect run where a server is configured, else as the plain function it is."""
-    from flows.ingest import ingest as plain
-    from flows.settings import prefect_api_url
-
-    if prefect_api_url() is None or request.dry_run:
-        return plain(project, request, progress)
-    from flows import deployed
-
-    return deployed.ingest(
-        project=str(project.root),
-        collection=request.collection,
-        limit=request.limit,
-        wait=request.wait,
-        yes=request.yes,
-    )
-
-
-def ingest_sentences(name: str, report: "IngestReport") -> list[str]:
-    """What an ingest did, for a person."""
-    changes = f"{report.added:,} added, {report.updated:,} updated, {report.deleted:,} deleted"
-    known = (
-        f" ({report.rejected_known:,} known from before, not tried again)" if report.rejected_known else ""
-    )
-    said = [
-        f"{name}{' (dry run)' if report.dry_run else ''}: {report.seen:,} items seen: {changes}, "
-        f"{report.unchanged:,} unchanged, "
-        f"{report.rejected:,} rejected{known}",
-    ]
-    if report.dry_run:
-        said.append(f"{report.encoded:,} items to encode; nothing was written")
-    elif report.encoded:
-        rate = f" at {report.encoded / report.encode_seconds:.0f}/s" if report.encode_seconds else ""
-        said.append(f"{report.encoded:,} items encoded{rate}, {report.chunks:,} chunks written")
-    else:
-        said.append("nothing had to be encoded")
-    said.append(f"version {report.version}, space {report.space_id}, {report.seconds:.1f} s")
-    return said + [f"note: {n}" for n in report.notes]
 
 
 def status(options: argparse.Namespace) -> int:
@@ -160,7 +119,7 @@ def _share(status: Any) -> str:
 
 def search(options: argparse.Namespace) -> int:
     """Find the nearest items to one text, or to many."""
-    from flows.show import next_command, table
+    from flows.show import hit_rows, next_command, table
     from tasks import reader
 
     project = _project(options)
@@ -191,13 +150,6 @@ def search(options: argparse.Namespace) -> int:
         )
     next_command(f'evervec sql "SELECT item_id, text FROM {options.collection} LIMIT 5"')
     return 0
-
-
-def hit_rows(found: "Found") -> list[dict[str, Any]]:
-    """Hits as rows of a table for a person."""
-    return [
-        {"rank": h.rank, "score": round(h.score, 4), "item": h.item_id, "text": h.text} for h in found.hits
-    ]
 
 
 def _hits(found: "Found") -> list[dict[str, Any]]:
