@@ -85,7 +85,7 @@ def _guessed(sample: bytes) -> str:
     """The encoding that fits best; Windows-1252, the usual one by far, where it fits as well."""
     from charset_normalizer import from_bytes  # its tables are needed for few files, if any
 
-    fitting = from_bytes(sample)
+    fitting = from_bytes(sample[: sample.rfind(b"\n") + 1] or sample)
     best = fitting.best()
     if best is None:
         raise Undecodable("the bytes fit no known text encoding")

@@ -3,6 +3,7 @@
 Nothing here loads a model: a run without changes must know the space it writes into in milliseconds.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -114,10 +115,11 @@ class HashCache:
     def _save(self) -> None:
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self._known))
-        temporary.replace(self._path)
+        with contextlib.suppress(OSError):  # only a cache: a folder that cannot be written to hashes again
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(self._known))
+            temporary.replace(self._path)
 
 
 def _in_package(model: str) -> Path:
@@ -139,13 +141,18 @@ def _in_package(model: str) -> Path:
 
 def _from_hub(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # costs 0.3 s, and only hub ids need it
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, local_files_only=True))
     except LocalEntryNotFoundError:
         pass  # not in the cache yet: fetched below
+    except HFValidationError:
+        raise EncoderNotFound(
+            f"model {model!r} is neither a folder here nor a possible hub id (ORG/NAME); correct `encoders:` "
+            "in evervec.yaml"
+        ) from None
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -200,7 +207,7 @@ def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
 
 
 def _content(folder: Path, modules: list[tuple[str, Path]], hashes: HashCache) -> list[list[str]]:
-    """(role, hash) of every file that can move a vector; names of folders and weight files do not count."""
+    """(role, hash) of every file that can move a vector; its place and the weights' names do not count."""
     directories = sorted({folder, *(path for _, path in modules if path.is_dir())})
     found = []
     for directory in directories:

@@ -1,6 +1,7 @@
 """The command line. Imports only what the verb at hand needs: `--help` must answer at once."""
 
 import argparse
+import contextlib
 import difflib
 import gc
 import json
@@ -51,13 +52,14 @@ def _explained(options: argparse.Namespace, error: Exception) -> tuple[str, int]
     code = getattr(error, "exit_code", None)
     if code is not None:
         return str(error), int(code)
+    said = f"unexpected {type(error).__name__}: {error}"
     kept = options.directory.resolve() / ".evervec" / "last-error.txt"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text("".join(traceback.format_exception(error)))
-    return (
-        f"unexpected {type(error).__name__}: {error}. The details for a bug report are in {kept}",
-        1,
-    )
+    if kept.parent.parent.is_dir():
+        with contextlib.suppress(OSError):  # a project that cannot be written to
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text("".join(traceback.format_exception(error)))
+            return f"{said}. The details for a bug report are in {kept}", 1
+    return said, 1
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
@@ -71,7 +73,8 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with one line and a suggestion where it would print its whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        given = message.partition("invalid choice: '")[2].partition("'")[0]
+        choice = "argument VERB: invalid choice: '"
+        given = message.partition(choice)[2].partition("'")[0]
         near = difflib.get_close_matches(given, VERBS, n=1) if given else []
         if given:
             message = f"there is no {given!r}; " + (
@@ -154,6 +157,8 @@ def _add_options(parsers: "dict[str, _Parser]") -> None:
         "--wait", type=float, default=0.0, metavar="S", help="wait S seconds for another writer"
     )
     ingest.add_argument("--yes", "-y", action="store_true", help="delete even if much or all would go")
+    deploy = parsers["deploy"]
+    deploy.add_argument("--yes", "-y", action="store_true", help="take over another project's deployment")
     search = parsers["search"]
     search.add_argument("query", nargs="?", help="a text")
     search.add_argument("-k", type=_positive, default=10, metavar="K", help="items to find (10)")

@@ -14,7 +14,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
@@ -112,18 +112,25 @@ def nightly_ingest(project: str, collection: str | None = None, wait: float = 36
         try:
             report = ingest(project=project, collection=name, wait=wait)
         except Exception as error:  # noqa: BLE001 - told below, after the others had their turn
-            failed[name] = error
+            failed[name] = f"{type(error).__name__}: {error}"
         else:
             logger.info("%s is at version %s: %s encoded", name, report.version, report.encoded)
     if failed:
-        told = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        told = "; ".join(f"{name}: {why}" for name, why in failed.items())
         raise RuntimeError(f"{len(failed)} of {len(names)} collections failed: {told}")
 
 
-def deploy(project: Path, *, dry_run: bool = False) -> list[str]:
+class DeploymentTaken(Exception):
+    """The server's deployment of that name is of another project, whose nightly run would end."""
+
+    exit_code = 3
+
+
+def deploy(project: Path, *, dry_run: bool = False, yes: bool = False) -> list[str]:
     """Register every deployment of `deployments/prefect.yaml` for this project; their names.
 
-    Makes the work pool if the server has none of that name. A second time updates what is there.
+    Makes the work pool if the server has none of that name. A second time updates what is there;
+    `DeploymentTaken` if it is another project's, unless `yes`.
     """
     declared = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"]
     names = [d["name"] for d in declared]
@@ -131,6 +138,9 @@ def deploy(project: Path, *, dry_run: bool = False) -> list[str]:
         return names
     for pool in {d["work_pool"]["name"] for d in declared}:
         _require_pool(pool)
+    if not yes:
+        for name in names:
+            _require_free(name, project)
     for entry in declared:
         bound = {nightly_ingest.name: nightly_ingest}[entry["name"]]
         deployment = RunnerDeployment.from_flow(
@@ -146,6 +156,19 @@ def deploy(project: Path, *, dry_run: bool = False) -> list[str]:
         )
         deployment.apply()
     return names
+
+
+def _require_free(name: str, project: Path) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            other = client.read_deployment_by_name(f"{name}/{name}").parameters.get("project")
+        except ObjectNotFound:
+            return
+    if other != str(project):
+        raise DeploymentTaken(
+            f"{name!r} on this server runs project {other}, which would not be run any more. Use a server "
+            "of its own for this project, or take it over with --yes"
+        )
 
 
 def _require_pool(name: str) -> None:

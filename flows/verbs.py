@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ def init(options: argparse.Namespace) -> int:
     """Write a commented evervec.yaml."""
     from flows.settings import FILE, TEMPLATE, SettingsError
 
-    directory: Path = options.folder or options.directory
+    directory: Path = options.directory / (options.folder or "")
     path = directory / FILE
     if path.exists():
         raise SettingsError(f"{path} exists already and is left as it is; edit it, or init another folder")
@@ -44,7 +45,9 @@ def demo(options: argparse.Namespace) -> int:
     """Tell the whole story."""
     from flows.demo import demo as told
 
-    steps = told(options.folder, full=options.full, dry_run=options.dry_run, quiet=options.json)
+    steps = told(
+        options.directory / options.folder, full=options.full, dry_run=options.dry_run, quiet=options.json
+    )
     if options.json:
         print(json.dumps({"steps": steps}, default=str))
     return 0
@@ -63,13 +66,12 @@ def ingest(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(report)))
         return 0
     lines(ingest_sentences(options.collection, report))
-    where = "" if options.directory == Path() else f"-C {options.directory} "
     if report.dry_run:
-        next_command(f"evervec {where}ingest {options.collection}")
+        next_command(f"evervec {_where(options)}ingest {options.collection}")
     elif report.rejected:
-        next_command(f"evervec {where}errors {options.collection}")
+        next_command(f"evervec {_where(options)}errors {options.collection}")
     else:
-        next_command(f'evervec {where}search {options.collection} "a question"')
+        next_command(f'evervec {_where(options)}search {options.collection} "a question"')
     return 0
 
 
@@ -102,11 +104,11 @@ def status(options: argparse.Namespace) -> int:
     empty = next((s.collection for s in found if s.version == 0), None)
     bad = next((s.collection for s in found if s.rejects), None)
     if empty:
-        next_command(f"evervec ingest {empty}")
+        next_command(f"evervec {_where(options)}ingest {empty}")
     elif bad:
-        next_command(f"evervec errors {bad}")
+        next_command(f"evervec {_where(options)}errors {bad}")
     elif found:
-        next_command(f'evervec search {found[0].collection} "a question"')
+        next_command(f'evervec {_where(options)}search {found[0].collection} "a question"')
     return 0
 
 
@@ -148,7 +150,7 @@ def search(options: argparse.Namespace) -> int:
             f"release {found[0].release}, space {found[0].space_id}, "
             f"{sum(f.milliseconds for f in found):.0f} ms with loading the encoder"
         )
-    next_command(f'evervec sql "SELECT item_id, text FROM {options.collection} LIMIT 5"')
+    next_command(f'evervec {_where(options)}sql "SELECT item_id, text FROM {options.collection} LIMIT 5"')
     return 0
 
 
@@ -168,23 +170,28 @@ def _hits(found: "Found") -> list[dict[str, Any]]:
 
 
 def _queries(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise _usage(
-            f"--queries {path}: {error.strerror}; expected a file with one JSON object a line"
-        ) from None
     queries = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            queries.append(str(json.loads(line)["query"]))
-        except (ValueError, KeyError, TypeError):
-            raise _usage(f'--queries {path}, line {number}: expected {{"query": "..."}}') from None
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    queries.append(_query_of(path, number, line))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise _usage(f"--queries {path}: {why}; expected a text file with one JSON object a line") from None
     if not queries:
         raise _usage(f"--queries {path} holds no queries")
     return queries
+
+
+def _query_of(path: Path, number: int, line: str) -> str:
+    try:
+        query = json.loads(line)["query"]
+    except (ValueError, KeyError, TypeError):
+        query = None
+    if not isinstance(query, str):
+        raise _usage(f'--queries {path}, line {number}: expected {{"query": "..."}}')
+    return query
 
 
 def sql(options: argparse.Namespace) -> int:
@@ -196,23 +203,31 @@ def sql(options: argparse.Namespace) -> int:
         result = lake.sql(options.query)
         rows = result.to_pylist()
         if options.json:
-            versions = {n: lake.snapshot(n).version for n in lake.bound}
-            only = next(iter(versions.values())) if len(versions) == 1 else versions
-            print(json.dumps({"rows": rows, "version": only}, default=str))
+            only = next(iter(lake.bound.values())) if len(lake.bound) == 1 else lake.bound
+            print(json.dumps({"rows": _plain(rows), "version": only}, default=str))
             return 0
     if options.format == "json":
-        print(json.dumps(rows, default=str))
+        print(json.dumps(_plain(rows), default=str))
     elif options.format == "csv":
         import csv
 
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(result.column_names)
-        writer.writerows(row.values() for row in rows)
+        writer.writerows([row[name] for name in result.column_names] for row in rows)
     elif result.column_names[:2] == ["explain_key", "explain_value"]:
         print("\n".join(row["explain_value"] for row in rows))
     else:
         print(table(rows, empty="no rows"))
     return 0
+
+
+def _plain(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def history(options: argparse.Namespace) -> int:
@@ -239,7 +254,7 @@ def history(options: argparse.Namespace) -> int:
         "run_id",
     )
     print(table([{k: row[k] for k in shown} for row in rows], empty="no versions yet"))
-    next_command(f"evervec {'status' if rows else 'ingest'} {options.collection}")
+    next_command(f"evervec {_where(options)}{'status' if rows else 'ingest'} {options.collection}")
     return 0
 
 
@@ -256,7 +271,7 @@ def errors(options: argparse.Namespace) -> int:
     print(table(shown, empty="no rejects"))
     if rows:
         print("an item is tried again as soon as its content changes")
-        next_command(f"evervec ingest {options.collection}")
+        next_command(f"evervec {_where(options)}ingest {options.collection}")
     return 0
 
 
@@ -273,13 +288,20 @@ def deploy(options: argparse.Namespace) -> int:
             "no Prefect server is configured. Start one:  prefect server start\n"
             "then:  export PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
-    names = register(project.root, dry_run=options.dry_run)
+    names = register(project.root, dry_run=options.dry_run, yes=options.yes)
     if options.json:
         print(json.dumps({"deployments": names}))
         return 0
     print(f"{'would register' if options.dry_run else 'registered'} {', '.join(names)} for {project.root}")
-    next_command("evervec deploy" if options.dry_run else "prefect worker start --pool evervec")
+    next_command(
+        f"evervec {_where(options)}deploy" if options.dry_run else "prefect worker start --pool evervec"
+    )
     return 0
+
+
+def _where(options: argparse.Namespace) -> str:
+    """The `-C DIR` that the next command needs too."""
+    return "" if options.directory == Path() else f"-C {options.directory} "
 
 
 def _project(options: argparse.Namespace) -> "Project":

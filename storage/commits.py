@@ -126,6 +126,10 @@ class Log:
             raise Damaged(path, f"is not a whole commit record ({error})", _RESTORE) from error
         if checksum != _checksum(document):
             raise Damaged(path, "does not match its checksum", _RESTORE)
+        if document["format"] != FORMAT:
+            raise Damaged(
+                path, f"is of format {document['format']}, this program reads {FORMAT}", "update Evervec"
+            )
         if document["number"] != number:
             raise Damaged(path, f"is the record of version {document['number']}", _RESTORE)
         return Commit.model_validate(document)

@@ -115,10 +115,11 @@ class Snapshot:
     ) -> pa.Table | None:
         """The live rows of these items (`item_id` and `columns`), or None if there are none."""
         found = []
-        for _, _, table in self.read(kind, ["item_id", *columns], space_id):
-            hit = table.filter(pc.is_in(table["item_id"], value_set=item_ids))
-            if hit.num_rows:
-                found.append(hit)
+        places = dict(self.positions_of(kind, item_ids, space_id))
+        for file in self.files(kind, space_id):
+            if file.path in places:
+                table = parquet.read(self.root, file, ["item_id", *columns])
+                found.append(table.take(arrays.from_numpy(places[file.path], pa.int64())))
         return pa.concat_tables(found, promote_options="default") if found else None
 
     def chunk_hashes(self, space_id: str) -> np.ndarray:

@@ -5,7 +5,6 @@ The connection reads files below the lake and nothing else, and runs one SELECT 
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,19 +122,31 @@ def run(connection: Connection, query: str) -> pa.Table:
         table: pa.Table = relation.to_arrow_table() if relation is not None else pa.table({})
     except duckdb.Error as error:
         raise QueryRefused(_without_trace(str(error))) from None
-    return table
+    return table.rename_columns(_distinct(table.column_names))
 
 
 def collections_named(query: str, names: Iterable[str]) -> list[str]:
-    """Those collections that a query can mean: the ones whose name is in its text.
+    """Those collections that a query can mean: by a view's name, or by a text that is just their name.
 
     All of them if it uses the `evervec` schema or names none.
     """
-    everything = list(names)
-    words = set(re.findall(r"[a-z0-9_]+", query.lower()))
+    raw, everything = query.encode(), list(names)
+    starts = [at for at, _ in duckdb.tokenize(query)]
+    tokens = [raw[a:b].decode().strip() for a, b in zip(starts, [*starts[1:], len(raw)], strict=True)]
+    words = {token.strip("'\"").lower() for token in tokens}
     views = {n: {n, *(n + suffix for suffix in VIEW_SUFFIXES)} for n in everything}
     named = [n for n in everything if views[n] & words]
     return everything if "evervec" in words or not named else named
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Column names made different by a number: a join can give one name twice."""
+    given: dict[str, int] = {}
+    distinct = []
+    for name in names:
+        given[name] = given.get(name, 0) + 1
+        distinct.append(name if given[name] == 1 else f"{name}_{given[name] - 1}")
+    return distinct
 
 
 def _require_read_only(connection: Any, query: str) -> None:

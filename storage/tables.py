@@ -260,7 +260,10 @@ def cast_rows(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.Array, dic
                 values.append(value.cast(kind).as_py())
             except pa.ArrowException:
                 values.append(None)
-                failed[row] = f"{str(value.as_py())[:40]!r} is not {kind}"
+                failed[row] = (
+                    f"{str(value.as_py())[:40]!r} is not {kind}, the type of this column since it was first "
+                    "ingested; correct the value, or keep the column under another name"
+                )
         return pa.array(values, kind), failed
 
 

@@ -55,6 +55,9 @@ def commit(lake: Path, collection: str, window: Window) -> Commit:
     Raises `LakeBusy` if another writer holds the commit lock, `CommitConflict` if the index or the
     log moved underneath: then nothing of the window is visible, and running again is safe.
     """
+    twice = set(_ids(window.items)) & set(_ids(window.refreshed))
+    if twice:
+        raise ValueError(f"{sorted(twice)[0]!r} is among the new and the refreshed items of one window")
     root = lake / collection
     space = window.release.space_id
     added_items = _write(root, "data/items", window.items, window.refreshed)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tasks.errors import ResourcesUnfit, RunFailed
 from tasks.project import Project, Resources
 
 FEW_ITEMS = 500
@@ -70,7 +71,13 @@ def _start(project: Project) -> None:
     import ray
 
     if project.ray_address is not None:
-        ray.init(address=project.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address=project.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RunFailed(
+                f"RAY_ADDRESS is {project.ray_address}, but there is no Ray to be reached ({error}). Correct "
+                "it, or unset it to encode on this machine"
+            ) from error
         return
     ray.init(
         address="local",
@@ -98,13 +105,25 @@ def _muted() -> Iterator[None]:
 
 
 def _pool(resources: Resources, available: dict[str, float]) -> Pool:
-    gpus = available.get("GPU", 0.0)
-    share = resources.gpus_per_actor if resources.gpus_per_actor is not None else min(gpus, 1.0)
-    if share > 0:
-        return Pool(resources.actors or max(1, int(gpus / share)), share, batch_items=2_048, threads=None)
+    gpus, actors = available.get("GPU", 0.0), resources.actors
+    share = resources.gpus_per_actor
+    if gpus > 0 and share != 0:
+        share = share or min(1.0, gpus / (actors or gpus))
+        actors = actors or max(1, int(gpus / share))
+        if actors * share > gpus:
+            raise ResourcesUnfit(
+                f"resources ask for {actors} actors with {share:g} GPUs each, but Ray has {gpus:g}; "
+                "lower `actors:` or `gpus_per_actor:` in evervec.yaml"
+            )
+        return Pool(actors, share, batch_items=2_048, threads=None)
     cpus = int(available.get("CPU", 1))
     fitting = int(min(cpus / ACTOR_CPUS, available.get("memory", _ACTOR_MEMORY) // _ACTOR_MEMORY))
-    actors = resources.actors or max(1, min(cpus, fitting))
+    actors = actors or max(1, min(cpus, fitting))
+    if actors * ACTOR_CPUS > cpus - CHUNK_CPUS:
+        raise ResourcesUnfit(
+            f"resources ask for {actors} actors, but Ray has {cpus} CPUs; lower `actors:` in evervec.yaml "
+            f"to {int((cpus - CHUNK_CPUS) / ACTOR_CPUS)} or less"
+        )
     return Pool(actors, 0.0, batch_items=256, threads=max(1, cpus // actors))
 
 

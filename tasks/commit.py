@@ -63,7 +63,7 @@ def land(
             f"the encoders gave back {done:,} of {plan.to_encode:,} items; nothing was deleted. What was "
             "committed stays, and the same command goes on from there"
         )
-    for refreshed in _windows(plan.refreshed):
+    for refreshed in _windows(plan.refreshed, base):
         if pending.items:
             _commit(pending, landed)
             pending = _Pending(target, base, plan)
@@ -86,13 +86,17 @@ def _pieces(stream: Iterable[pa.Table]) -> Iterator[pa.Table]:
             first = stop
 
 
-def _windows(parts: tuple[Part, ...]) -> Iterator[pa.Table]:
+def _windows(parts: tuple[Part, ...], base: Snapshot) -> Iterator[pa.Table]:
+    """Refreshed items together, about as many as make a window of chunks."""
+    head = base.head
+    chunks = sum(o.rows for o in head.spaces.values()) / max(1, head.total_items) if head else 1.0
+    most = WINDOW_CHUNKS / max(1.0, chunks)
     held: list[pa.Table] = []
     for part in parts:
-        held.append(read_part(part))
-        if sum(t.num_rows for t in held) >= WINDOW_CHUNKS:
+        if held and sum(t.num_rows for t in held) + part.items > most:
             yield pa.concat_tables(held)
             held = []
+        held.append(read_part(part))
     if held:
         yield pa.concat_tables(held)
 

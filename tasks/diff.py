@@ -172,7 +172,7 @@ class _Diff:
     def __post_init__(self) -> None:
         self.known = _Known(self.snapshot)
         self._present = np.zeros(len(self.known.ids), dtype=bool)
-        self._known_rejects = _known_rejects(self.snapshot)
+        self._known_rejects, self._known_rejects_with_id = _known_rejects(self.snapshot)
         self._rejects_met: set[str] = set()
         self._resolved: list[str] = []
         self._new_keys: list[np.ndarray] = []
@@ -234,21 +234,19 @@ class _Diff:
             if reject.item_id is None:
                 self.blocked = True
             else:
-                self._keep(reject.item_id)
+                self._note_presence_of(reject.item_id)
             if self._known_rejects.get(key, b"") is None:
                 self.rejected_known += 1  # could not be read before, cannot be read now
             else:
                 self._rejects.append(reject)
 
-    def _keep(self, item_id: str) -> None:
+    def _note_presence_of(self, item_id: str) -> None:
         """An item that cannot be read is not gone: its last good rows stay, marked stale."""
         ids = arrays.strings([item_id])
-        row = int(self.known.find(ids)[0])
-        if row >= 0:
-            self._met += not self._present[row]
-            self._present[row] = True
-            if not self.known.stale[row]:
-                self._stale.append(item_id)
+        rows = self.known.find(ids)
+        self._note_presence(ids, rows, rows >= 0)
+        if rows[0] >= 0 and not self.known.stale[rows[0]]:
+            self._stale.append(item_id)
 
     def _still_rejected(self, ids: pa.Array, content: np.ndarray, good: np.ndarray) -> np.ndarray:
         """Which rows were rejected before with this very content; notes which are `good` again."""
@@ -271,16 +269,17 @@ class _Diff:
         keys = np.concatenate(self._new_keys) if self._new_keys else np.empty(0, np.int64)
         if self._met == self._present.sum() and len(np.unique(keys)) == len(keys):
             return
-        where: dict[str, list[int]] = {}
+        where: dict[str, list[str]] = {}
         for pulled in source.pull(None):  # once more, to name the rows; nothing was done yet
             rows = zip(pulled.rows["item_id"].to_pylist(), pulled.rows["row"].to_pylist(), strict=True)
             for item_id, row in rows:
-                where.setdefault(item_id, []).append(row)
+                where.setdefault(item_id, []).append(f"row {row}")
+            for reject in pulled.rejects:
+                if reject.item_id is not None:
+                    where.setdefault(reject.item_id, []).append(f"a row rejected for {reject.reason}")
         twice = {i: rows for i, rows in where.items() if len(rows) > 1}
         if twice:
-            named = "; ".join(
-                f"{i!r} in rows {', '.join(map(str, r))}" for i, r in list(twice.items())[:_NAMED]
-            )
+            named = "; ".join(f"{i!r} is in {' and '.join(r)}" for i, r in list(twice.items())[:_NAMED])
             more = f" and {len(twice) - _NAMED} more ids" if len(twice) > _NAMED else ""
             raise BadRows(
                 f"{source.where}: ids must be unique within a pull, but {named}{more}. Nothing was changed"
@@ -304,7 +303,8 @@ class _Diff:
                 f"this pull would delete {int(gone.sum()):,} of {total:,} items, more than max_deleted "
                 f"({max_deleted:.0%}). Nothing was deleted; if it is meant, run again with --yes"
             )
-        vanished = set(self._known_rejects) - self._rejects_met if sure else set()
+        unmet = set(self._known_rejects) - self._rejects_met if complete else set()
+        vanished = unmet if sure else unmet - set(self._known_rejects_with_id)
         return Plan(
             run_id=self.run_id,
             started_at=self.started_at,
@@ -347,10 +347,13 @@ def _attributes_hashes(table: pa.Table) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="V16")
 
 
-def _known_rejects(snapshot: Snapshot) -> dict[str, bytes | None]:
-    """Content hash of every standing reject by item id, or by uri where there is no id."""
+def _known_rejects(snapshot: Snapshot) -> tuple[dict[str, bytes | None], set[str]]:
+    """Content hash of every standing reject by item id, or by uri where there is none; and those ids."""
     known: dict[str, bytes | None] = {}
+    with_id: set[str] = set()
     for _, _, table in snapshot.read("rejects", ["item_id", "uri", "content_hash"]):
         for row in table.to_pylist():
             known[row["item_id"] or row["uri"]] = row["content_hash"]
-    return known
+            if row["item_id"]:
+                with_id.add(row["item_id"])
+    return known, with_id

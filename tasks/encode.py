@@ -6,7 +6,7 @@ of its stage and never takes its neighbours along.
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from encoders.catalog import open_encoder, open_tokenizer
+from encoders.catalog import Device, open_encoder, open_tokenizer
 from encoders.chunking import Chunker, chunk_hash
 from encoders.decode import decode_text
 from encoders.errors import BadVector, RowError
@@ -46,7 +46,7 @@ def encode_stream(
     job: EncodeJob,
     parts: tuple[Part, ...],
     stored: np.ndarray,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Yield the spooled items with their chunks and vectors, in any order, as they are done.
 
     Columns: those of the spool without `content`, plus `text`, `reject` (null if good), `chunks`
@@ -55,6 +55,8 @@ def encode_stream(
     `ended` times (Unix seconds) of the encoder call. Raises `RunFailed` if a worker dies for good.
     """
     items = sum(part.items for part in parts)
+    if not parts:
+        return
     if not cluster.worth_starting(project, resources, items):
         encode = Encode(job, stored, threads=None)
         for part in parts:
@@ -69,7 +71,7 @@ def _on_ray(
 ) -> Iterator[pa.Table]:
     import ray
     from ray.data import ActorPoolStrategy
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
 
     # a file, which a restarted actor finds again, as it might not an object of the store
     hashes = Path(parts[0].file).with_name("stored.npy")
@@ -87,9 +89,14 @@ def _on_ray(
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         stream = chunked.map_batches(
             Encode,
-            batch_size=pool.batch_items,
+            batch_size=_batch_items(pool, parts),
             batch_format="pyarrow",
-            fn_constructor_kwargs={"job": job, "stored": hashes, "threads": pool.threads},
+            fn_constructor_kwargs={
+                "job": job,
+                "stored": hashes,
+                "threads": pool.threads,
+                "device": None if pool.gpus else "cpu",
+            },
             compute=ActorPoolStrategy(size=pool.actors),
             num_cpus=cluster.ACTOR_CPUS,
             num_gpus=pool.gpus,
@@ -101,10 +108,25 @@ def _on_ray(
             if batch.num_rows:
                 yield batch
     except (RayError, TimeoutError) as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, Exception) and hasattr(
+            cause, "exit_code"
+        ):  # ours: it says what is wrong, and what to do
+            raise cause from error
+        if isinstance(error, RayTaskError):
+            raise RunFailed(
+                f"a worker failed: {type(cause).__name__}: {cause}. What was committed before stays"
+            ) from error
         raise RunFailed(
             f"an encoder process died {pool.max_restarts + 1} times or made no progress "
             f"({type(error).__name__}); what was committed before stays, the same command goes on from there"
         ) from error
+
+
+def _batch_items(pool: cluster.Pool, parts: tuple[Part, ...]) -> int:
+    """Items of one call: fewer where they are long, as the parts of the spool are bounded in bytes."""
+    average = max(1, sum(p.items for p in parts) // len(parts))
+    return min(pool.batch_items, 8 * average if pool.gpus else average)
 
 
 def _blocks(parts: int) -> int:
@@ -168,10 +190,12 @@ def _chunks_array(chunks: list[list[tuple[int, int, bytes]]]) -> pa.Array:
 class Encode:
     """Loads the encoder once; every call encodes the chunks of some items."""
 
-    def __init__(self, job: EncodeJob, stored: np.ndarray | Path, threads: int | None) -> None:
+    def __init__(
+        self, job: EncodeJob, stored: np.ndarray | Path, threads: int | None, device: Device | None = None
+    ) -> None:
         self._stored = np.load(stored, mmap_mode="r") if isinstance(stored, Path) else stored
         self._dim = job.facts.dim
-        self._encoder = open_encoder(job.spec, job.facts, threads=threads)
+        self._encoder = open_encoder(job.spec, job.facts, threads=threads, device=device)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         began = time.time()

@@ -2,6 +2,7 @@
 
 TaskError
 ├── SourceUnusable      the source cannot be pulled as configured
+├── ResourcesUnfit      more actors or GPUs are asked for than Ray has
 ├── BadRows             rows without an id, or two with the same: nothing was done
 ├── Refused             would delete too much; needs --yes
 ├── EncoderChanged      encoder or chunking differ from those of the live release
@@ -18,6 +19,12 @@ class TaskError(Exception):
 
 class SourceUnusable(TaskError):
     """The source of a collection is not there, or not what the configuration says."""
+
+    exit_code = 2
+
+
+class ResourcesUnfit(TaskError):
+    """The resources of a collection cannot be had here; nothing would ever be scheduled."""
 
     exit_code = 2
 

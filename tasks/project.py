@@ -115,6 +115,8 @@ class Project(_Settings):
 
     @model_validator(mode="after")
     def _names_are_apart(self) -> "Project":
+        if "index" in self.collections:
+            raise ValueError("collection 'index' has the name of the lake's index folder; rename it")
         for name, collection in self.collections.items():
             for suffix in VIEW_SUFFIXES:
                 if name + suffix in self.collections:

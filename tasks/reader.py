@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from encoders.catalog import describe, open_encoder
+from encoders.errors import EncoderError
 from encoders.protocol import Encoder
 from encoders.spec import EncoderFacts, EncoderSpec
 from storage.commits import Commit, Release
@@ -79,25 +80,27 @@ class Reader:
         self._encoders: dict[str, Encoder] = {}
         self._indexes: dict[str, tuple[int, Reading]] = {}
         self._connections: list[Connection] = []
-        self.bound: tuple[str, ...] = ()
-        """Collections that the last SQL query saw."""
+        self.bound: dict[str, int] = {}
+        """Collections, with their versions, that the last SQL query saw."""
 
     def search(self, collection: str, query: str, k: int = 10) -> Found:
         """The `k` items whose best chunk is nearest to `query` in the live release's space."""
         started = time.perf_counter()
         head = self._head(collection)
-        vector = self.embed(collection, query)
-        hits = tuple(self._nearest(collection, vector, k))
+        hits = tuple(self._nearest(collection, head, self._embed(collection, head, query), k))
         elapsed = (time.perf_counter() - started) * 1000
         return Found(head.live.release, head.live.space_id, head.live.strategy, hits, round(elapsed, 3))
 
     def nearest(self, collection: str, vector: np.ndarray, k: int = 10) -> list[Hit]:
         """Like `search`, for a vector (float32, (dim,)) that is at hand."""
-        return list(self._nearest(collection, vector, k))
+        return list(self._nearest(collection, self._head(collection), vector, k))
 
     def embed(self, collection: str, query: str) -> np.ndarray:
         """The query's vector in the live release's space, float32 (dim,)."""
-        release = self._head(collection).live
+        return self._embed(collection, self._head(collection), query)
+
+    def _embed(self, collection: str, head: Commit, query: str) -> np.ndarray:
+        release = head.live
         if release.space_id not in self._encoders:
             spec, facts = live_encoder(self._project, collection, release)
             self._encoders[release.space_id] = open_encoder(spec, facts)
@@ -141,16 +144,24 @@ class Reader:
             connection.close()
 
     def _connect(self, names: list[str]) -> "Connection":
+        """Views and functions of one moment: what `search` finds are rows that the views hold."""
         from storage import sql
 
-        self.bound = tuple(names)
-        return sql.connect(
-            self._project.lake, {n: self.snapshot(n) for n in names}, self.embed, self._search_rows
-        )
+        bound = {name: self.snapshot(name) for name in names}
+        self.bound = {name: snapshot.version for name, snapshot in bound.items()}
 
-    def _search_rows(self, collection: str, query: str, k: int) -> list[dict[str, Any]]:
-        hits = self.search(collection, query, k).hits
-        return [{"item_id": h.item_id, "chunk_no": h.chunk_no, "score": h.score} for h in hits]
+        def head(collection: str) -> Commit:
+            found = bound[collection].head if collection in bound else None
+            return found or self._head(collection)
+
+        def embed(collection: str, query: str) -> np.ndarray:
+            return self._embed(collection, head(collection), query)
+
+        def search(collection: str, query: str, k: int) -> list[dict[str, Any]]:
+            hits = self._nearest(collection, head(collection), embed(collection, query), k)
+            return [{"item_id": h.item_id, "chunk_no": h.chunk_no, "score": h.score} for h in hits]
+
+        return sql.connect(self._project.lake, bound, embed, search)
 
     def _head(self, collection: str) -> Commit:
         head = self.snapshot(collection).head
@@ -167,9 +178,8 @@ class Reader:
             self._indexes[collection] = held
         return held[1]
 
-    def _nearest(self, collection: str, vector: np.ndarray, k: int) -> Iterator[Hit]:
+    def _nearest(self, collection: str, head: Commit, vector: np.ndarray, k: int) -> Iterator[Hit]:
         """Best chunk of each of `k` items: chunks are fetched until they are of enough items."""
-        head = self._head(collection)
         reading = self._reading(collection, head)
         k = min(k, reading.rows)
         if k < 1:
@@ -201,15 +211,20 @@ class Reader:
 
 
 def live_encoder(project: Project, collection: str, release: Release) -> tuple[EncoderSpec, EncoderFacts]:
-    """The encoder of a release: the one in the configuration that has its fingerprint, else the recorded.
+    """The encoder of a release: as recorded, else the one in the configuration if it has its fingerprint.
 
     Raises `EncoderChanged` if the model's files are no longer what the release was made with.
     """
     hashes = project.hashes()
     own = project.encoders[project.collection(collection).encoder]
     recorded = EncoderSpec.model_validate(release.encoder)
-    for spec in dict.fromkeys([own, recorded]):
-        facts = describe(spec, hashes)
+    for spec in dict.fromkeys([recorded, own]):
+        try:
+            facts = describe(spec, hashes)
+        except EncoderError:
+            if spec == own:
+                raise
+            continue  # moved since: the configuration says where to
         if facts.fingerprint == release.fingerprint:
             return spec, facts
     raise EncoderChanged(

@@ -1,5 +1,6 @@
 """The steps of an ingest, as the flow calls them: few and fat, each plain function a Prefect task."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.catalog import describe
@@ -118,13 +118,12 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, progress: Progress
 
     snapshot = Snapshot.open(project.lake / job.collection)
     target = commit.Target(project.lake, job.collection, job.spec.modality, job.release)
-    stream: Iterator[pa.Table] = iter(())
-    if plan.changed:
-        source = open_source(job.settings.source, {})
-        work = EncodeJob(job.spec, job.facts, job.chunking, source.encoding)
-        stored: np.ndarray = snapshot.chunk_hashes(job.release.space_id)
-        stream = encode_stream(project, job.settings.resources, work, plan.changed, stored)
-    return commit.land(target, snapshot, plan, stream, progress)
+    source = open_source(job.settings.source, {})
+    work = EncodeJob(job.spec, job.facts, job.chunking, source.encoding)
+    stored = snapshot.chunk_hashes(job.release.space_id) if plan.changed else np.empty(0, "S16")
+    stream = encode_stream(project, job.settings.resources, work, plan.changed, stored)
+    with contextlib.closing(stream):  # of a run that fails: no actors are left behind
+        return commit.land(target, snapshot, plan, stream, progress)
 
 
 def forecast(plan: Plan) -> Forecast:

@@ -56,6 +56,8 @@ class Docstrings:
     @staticmethod
     def _place(package: str) -> Path:
         found = find_spec(package) if package.isidentifier() else None
+        if found is not None and found.origin == "frozen":  # os, io, codecs: their sources are there too
+            return Path(sysconfig.get_paths()["stdlib"], f"{package}.py")
         if found is None or found.origin is None or not found.origin.endswith(".py"):
             raise SourceUnusable(
                 f"source.packages: no package {package!r} with Python sources is installed here; "

@@ -78,7 +78,7 @@ class Files:
             rejects.append(PullReject(None, _as_text(folder), reason, type(error).__name__))
 
         for folder, subfolders, names in os.walk(self._root, onerror=unlistable):
-            subfolders.sort()
+            subfolders[:] = sorted(f for f in subfolders if f != ".evervec")
             for name in sorted(names):
                 path = Path(folder, name)
                 relative = path.relative_to(self._root).as_posix()

@@ -177,3 +177,11 @@ def test_any_bytes_are_text_or_refused(content, declared):
     assert text.strip()
     assert not set("\0\r") & set(text)
     assert text.encode()
+
+
+@pytest.mark.parametrize("encoding", ["shift-jis", "euc-jp"])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_cut_of_the_sample_splits_no_character(encoding, shift):
+    """A long text is recognised wherever the sample of it ends."""
+    text = "x" * shift + (JAPANESE + "\n") * 6_000
+    assert decode_text(text.encode(encoding), declared=None) == text

@@ -123,6 +123,11 @@ def test_a_deployed_nightly_run_is_picked_up_by_a_worker_and_leaves_a_version(se
     assert deployment["parameters"]["project"] == str(project.root)
     assert [s["schedule"]["cron"] for s in deployment["schedules"]] == ["0 2 * * *"]
 
+    other = make_project(folder=project.root / "other")
+    taken = server.evervec("-C", other.root, "deploy")  # would end the nightly runs of the first project
+    assert taken.returncode == 3, taken.stderr
+    assert f"runs project {project.root}" in taken.stderr
+
     run = server.post(f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     finished = wait_for(lambda: ended(server, run["id"]), "the run")
     assert finished["state_type"] == "COMPLETED"

@@ -12,6 +12,7 @@ import pytest
 from encoders.chunking import Chunker
 from encoders.fake import FakeEncoder, FakeTokenizer, describe
 from encoders.spec import Chunking, ChunkSpec, EncoderSpec
+from storage import sql
 from storage.errors import QueryRefused
 from tasks import reader
 from tasks.errors import RunFailed
@@ -520,3 +521,34 @@ def test_a_lake_may_lie_anywhere(make_project, run_ingest, tmp_path):
     model.pull(FIRST)
     model.pull(SECOND)
     assert_views_are(project, model)
+
+
+def test_columns_of_one_name_are_kept_apart(project, run_ingest):
+    """A self-join loses no column."""
+    save(project, {"a": row("one")})
+    run_ingest(project)
+    found = ask(project, "SELECT a.item_id, b.item_id, a.chunk_no FROM docs a JOIN docs b USING (item_id)")
+    assert found == [{"item_id": "a", "item_id_1": "a", "chunk_no": 0}]
+
+
+def test_a_word_of_a_text_is_no_collection():
+    """Only names and texts that are just a name bind a collection; the system tables bind all."""
+    names = ["docs", "notes"]
+    assert sql.collections_named("SELECT embed('docs', 'my notes') FROM docs_items", names) == ["docs"]
+    assert sql.collections_named("SELECT * FROM search('notes', 'docs?', 3)", names) == ["notes"]
+    assert sql.collections_named('SELECT 1 FROM "docs"', names) == ["docs"]
+    assert sql.collections_named("SELECT 1", names) == names
+    assert sql.collections_named("SELECT * FROM evervec.runs -- docs", names) == names
+
+
+def test_search_in_a_held_connection_finds_what_its_views_hold(project, run_ingest):
+    """Views and functions are of one moment, whatever is committed later."""
+    save(project, {"a": row("one")})
+    run_ingest(project)
+    with reader.open(project) as lake:
+        held = lake.connect()
+        save(project, {"b": row("two")})
+        run_ingest(project, yes=True)
+        query = "SELECT d.text FROM search('docs', 'two', 5) s JOIN docs d USING (item_id, chunk_no)"
+        assert held.execute(query).fetchall() == [("one",)]
+        assert lake.sql(query).to_pylist() == [{"text": "two"}]

