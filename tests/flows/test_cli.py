@@ -307,11 +307,17 @@ def test_interrupting_a_run_leaves_no_lock_and_the_same_command_finishes_it(proj
         "e.Encode.__call__ = call\n"
         f"main(['-C', {str(project.root)!r}, 'ingest', 'docs'])"
     )
-    process = subprocess.Popen([sys.executable, "-c", slow], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline() == "encoding\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    with subprocess.Popen(
+        [sys.executable, "-c", slow],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts what it runs in the background with Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "encoding\n"
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
     assert process.returncode == 130
     assert "goes on from there" in err
     assert "Traceback" not in err
