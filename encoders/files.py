@@ -140,26 +140,38 @@ def _in_package(model: str) -> Path:
 
 
 def _from_hub(model: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download  # costs 0.3 s, and only hub ids need it
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # only hub ids need it
 
-    wanted = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, local_files_only=True))
+        return _fetched(model, revision, local_files_only=True)
     except LocalEntryNotFoundError:
-        pass  # not in the cache yet: fetched below
+        return _downloaded(model, revision)
     except HFValidationError:
         raise EncoderNotFound(
             f"model {model!r} is neither a folder here nor a possible hub id (ORG/NAME); correct `encoders:` "
             "in evervec.yaml"
         ) from None
+
+
+def _downloaded(model: str, revision: str | None) -> Path:
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
+        return _fetched(model, revision, local_files_only=False)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise EncoderNotFound(
             f"model {model!r} is neither a folder here nor to be had from the model hub "
             f"({type(error).__name__}). Check the name and the network, or point `model:` at a folder"
         ) from None
+
+
+def _fetched(model: str, revision: str | None, *, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+    return Path(
+        snapshot_download(model, revision=revision, allow_patterns=wanted, local_files_only=local_files_only)
+    )
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:

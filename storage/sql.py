@@ -4,7 +4,6 @@ Nothing of the file layout shows: views bind the snapshot's own file list with i
 The connection reads files below the lake and nothing else, and runs one SELECT or EXPLAIN at a time.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,9 @@ import pyarrow as pa
 from storage.commits import Commit
 from storage.errors import QueryRefused
 from storage.parquet import DataFile
+from storage.sandbox import lock_down, require_read_only, without_trace
 from storage.schemas import REJECTS, TIMESTAMP, VIEW_SUFFIXES, Kind, items_schema, vectors_schema
 from storage.snapshot import Snapshot
-
-TIME_LIMIT_SECONDS = 600
-MEMORY_LIMIT = "50%"
 
 _COLLECTION = ("collection", pa.string())
 _COUNTED = ("added", "updated", "deleted", "rejected", "encoded")
@@ -62,9 +59,6 @@ _RUN = [
 Embed = Callable[[str, str], np.ndarray]
 Search = Callable[[str, str, int], list[dict[str, Any]]]
 
-_BEGINNINGS = (b"SELECT", b"WITH", b"FROM", b"VALUES", b"(")
-_READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
-
 
 @dataclass(frozen=True)
 class Bound:
@@ -86,12 +80,12 @@ class Connection:
 
     def sql(self, query: str) -> Any:
         """The query as a DuckDB relation (`.df()`, `.fetchall()`, `.to_arrow_table()`, ...)."""
-        _require_read_only(self._raw, query)
+        require_read_only(self._raw, query)
         return self._raw.sql(query)
 
     def execute(self, query: str, parameters: object = None) -> Any:
         """Run the query, with `?` or `$name` taken from `parameters`; a cursor to fetch from."""
-        _require_read_only(self._raw, query)
+        require_read_only(self._raw, query)
         return self._raw.execute(query, parameters)
 
     def close(self) -> None:
@@ -111,7 +105,7 @@ def connect(lake: Path, snapshots: dict[str, Snapshot], embed: Embed, search: Se
         _bind_collection(connection, one)
     _bind_system(connection, bound)
     _bind_functions(connection, bound, embed, search)
-    _lock_down(connection, lake)
+    lock_down(connection, lake)
     return Connection(connection)
 
 
@@ -121,7 +115,7 @@ def run(connection: Connection, query: str) -> pa.Table:
         relation = connection.sql(query)
         table: pa.Table = relation.to_arrow_table() if relation is not None else pa.table({})
     except duckdb.Error as error:
-        raise QueryRefused(_without_trace(str(error))) from None
+        raise QueryRefused(without_trace(str(error))) from None
     return table.rename_columns(_distinct(table.column_names))
 
 
@@ -147,68 +141,6 @@ def _distinct(names: Sequence[str]) -> list[str]:
         given[name] = given.get(name, 0) + 1
         distinct.append(name if given[name] == 1 else f"{name}_{given[name] - 1}")
     return distinct
-
-
-def _require_read_only(connection: Any, query: str) -> None:
-    """Raise `QueryRefused` unless `query` is one SELECT, or an EXPLAIN of one, through and through.
-
-    The statement's type is not enough: a WITH clause may insert or copy to files and still be a
-    SELECT (DuckDB 2.0), and EXPLAIN ANALYZE runs what it explains.
-    """
-    try:
-        statements = connection.extract_statements(query)
-        if len(statements) != 1:
-            raise QueryRefused(f"expected one statement, got {len(statements)}; run them one by one")
-        kind = statements[0].type
-        if kind == duckdb.StatementType.EXPLAIN:
-            return _require_read_only(connection, _explained(query))
-        if kind != duckdb.StatementType.SELECT:
-            name = str(kind).rpartition(".")[2]
-            raise QueryRefused(f"the lake is read-only in SQL: expected SELECT or EXPLAIN, got {name}")
-        tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
-    except duckdb.Error as error:
-        raise QueryRefused(_without_trace(str(error))) from None
-    except ValueError as error:  # a type of statement that the client library has no name for
-        raise QueryRefused(f"the lake is read-only in SQL: expected SELECT or EXPLAIN ({error})") from None
-    strange = sorted(_node_types(tree) - _READING_NODES)
-    if strange or tree.get("error"):
-        what = ", ".join(strange) or tree.get("error_message")
-        raise QueryRefused(f"the lake is read-only in SQL: expected SELECT or EXPLAIN, got {what}")
-    return None
-
-
-def _explained(query: str) -> str:
-    """What an EXPLAIN explains: the text behind EXPLAIN, ANALYZE and options in brackets."""
-    raw = query.encode()  # the tokenizer counts bytes
-    starts = [at for at, kind in duckdb.tokenize(query) if kind != duckdb.token_type.comment]
-    heads = [raw[at : at + len("ANALYZE")].upper() for at in starts]
-    inner = 1
-    if heads[inner : inner + 1] == [b"ANALYZE"]:
-        inner += 1
-    bracket = heads[inner : inner + 1] and heads[inner].startswith(b"(")
-    if bracket and not b"".join(heads[inner + 1 : inner + 2]).startswith(
-        _BEGINNINGS
-    ):  # of a query, not options
-        inner += next((n for n, head in enumerate(heads[inner:], start=1) if head.startswith(b")")), 0)
-    return raw[starts[inner] :].decode() if inner < len(starts) else ""
-
-
-def _node_types(tree: Any) -> set[str]:
-    """Types of all query nodes in a serialized statement."""
-    if isinstance(tree, list):
-        return set().union(*map(_node_types, tree)) if tree else set()
-    if not isinstance(tree, dict):
-        return set()
-    own = tree.get("type")
-    found = {own} if isinstance(own, str) and own.endswith("_NODE") else set()
-    return found.union(*map(_node_types, tree.values()))
-
-
-def _without_trace(message: str) -> str:
-    """DuckDB's message; of an error in one of our functions only its last line, not the Python trace."""
-    if "Traceback" in message:
-        return message.strip().splitlines()[-1]
-    return message
 
 
 def _bind_collection(connection: Any, one: Bound) -> None:
@@ -288,13 +220,13 @@ def _bind_system(connection: Any, bound: Sequence[Bound]) -> None:
                     "verb": commit.verb,
                     "started_at": commit.started_at,
                     "windows": 0,
-                    **dict.fromkeys(asdict_counts(commit), 0),
+                    **dict.fromkeys(commit.counts.model_dump(), 0),
                 },
             )
             run["windows"] += 1
             run["finished_at"] = commit.committed_at
             run["version"] = commit.number
-            for key, value in asdict_counts(commit).items():
+            for key, value in commit.counts.model_dump().items():
                 run[key] += value
     for name, rows, columns in (
         ("collections", collections, [_COLLECTION, *_VERSION, ("rejects", pa.int64())]),
@@ -303,12 +235,6 @@ def _bind_system(connection: Any, bound: Sequence[Bound]) -> None:
         ("runs", list(runs.values()), _RUN),
     ):
         _table(connection, f"evervec.{name}", rows, pa.schema(columns))
-
-
-def asdict_counts(commit: Commit) -> dict[str, int]:
-    """The counts of a commit by name."""
-    counts: dict[str, int] = commit.counts.model_dump()
-    return counts
 
 
 def _bind_functions(connection: Any, bound: Sequence[Bound], embed: Embed, search: Search) -> None:
@@ -333,23 +259,6 @@ def _bind_functions(connection: Any, bound: Sequence[Bound], embed: Embed, searc
     connection.execute(
         "CREATE MACRO search(c, q, k := 10) AS TABLE SELECT unnest(_search(c, q, k), recursive := true)"
     )
-
-
-def _lock_down(connection: Any, lake: Path) -> None:
-    """What is set here cannot be undone by a query: DuckDB refuses any change after `lock_configuration`."""
-    folder = str(lake).replace("'", "''")
-    for setting in (
-        "python_enable_replacements = false",  # else FROM reads variables of the calling program
-        "allow_community_extensions = false",
-        "autoload_known_extensions = false",
-        f"memory_limit = '{MEMORY_LIMIT}'",
-        f"max_execution_time = {TIME_LIMIT_SECONDS * 1000}",
-        f"allowed_directories = ['{folder}/']",
-        "temp_directory = ''",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET {setting}")
 
 
 def _mask_table(connection: Any, one: Bound) -> str | None:
