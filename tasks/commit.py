@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,6 @@ class _Pending:
 
     def __init__(self, target: Target, base: Snapshot, plan: Plan) -> None:
         self.target, self._base, self._plan = target, base, plan
-        self.snapshot = Snapshot.open(target.lake / target.collection)
         self.chunks = 0
         self.items = 0
         self._since = time.monotonic()
@@ -126,6 +126,11 @@ class _Pending:
         self._stale: list[str] = []
         self._updated = 0
         self._last = False
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The head that the window goes on from; only refreshed and stale items need it."""
+        return Snapshot.open(self.target.lake / self.target.collection)
 
     @property
     def age(self) -> float:
