@@ -93,6 +93,13 @@ VERBS = {
     "sql": ("one read-only DuckDB query over the collections", verbs.sql),
     "history": ("the versions of a collection", verbs.history),
     "errors": ("what was rejected, at which stage, and why", verbs.errors),
+    "retry": ("try rejected items again, e.g. after a fix", verbs.retry),
+    "promote": ("make a release the one that readers get", verbs.promote),
+    "rollback": ("make the release before the live one live again", verbs.rollback),
+    "maintain": ("compact, make indexes anew, let old versions go; --purge", verbs.maintain),
+    "doctor": ("verify files, counts, keys, indexes and encoders; --repair", verbs.doctor),
+    "export": ("write the vectors as Parquet, Delta or Lance", verbs.export),
+    "import": ("bring vectors that were made elsewhere", verbs.import_vectors),
     "deploy": ("register the scheduled runs with a Prefect server", verbs.deploy),
 }
 
@@ -112,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         made[name].set_defaults(run=run)
         _add_globals(made[name], top=False)
     _add_options(made)
+    _add_exchange(made)
     return parser
 
 
@@ -134,10 +142,11 @@ def _add_globals(parser: argparse.ArgumentParser, *, top: bool) -> None:
 
 
 def _add_options(parsers: "dict[str, _Parser]") -> None:
-    for name in ("ingest", "search", "history", "errors"):
+    for name in ("ingest", "search", "history", "errors", "retry", "promote", "rollback", "maintain"):
         parsers[name].add_argument("collection", help="a collection of evervec.yaml")
+    parsers["doctor"].add_argument("collection", nargs="?", help="one collection; all if left out")
     parsers["status"].add_argument("collection", nargs="?", help="one collection; all if left out")
-    for name in ("init", "demo", "ingest", "deploy"):
+    for name in ("init", "demo", "ingest", "deploy", "retry", "promote", "rollback", "maintain", "doctor"):
         parsers[name].add_argument(
             "--dry-run", "-n", action="store_true", help="say what would be done, do nothing"
         )
@@ -157,6 +166,28 @@ def _add_options(parsers: "dict[str, _Parser]") -> None:
         "--wait", type=float, default=0.0, metavar="S", help="wait S seconds for another writer"
     )
     ingest.add_argument("--yes", "-y", action="store_true", help="delete even if much or all would go")
+    for name in ("retry", "maintain", "doctor"):
+        parsers[name].add_argument(
+            "--wait", type=float, default=0.0, metavar="S", help="wait S seconds for another writer"
+        )
+    parsers["promote"].add_argument("release", type=_positive, help="its number; see `evervec history`")
+    for name in ("promote", "rollback"):
+        parsers[name].add_argument(
+            "--complete", action="store_true", help="first encode the items that lack a vector there"
+        )
+        parsers[name].add_argument("--yes", "-y", action="store_true", help="even if items lack one there")
+    doctor = parsers["doctor"]
+    doctor.add_argument("--deep", action="store_true", help="decode every page and compare every vector")
+    doctor.add_argument("--repair", action="store_true", help="mend what can be mended from copies")
+    doctor.add_argument(
+        "--yes", "-y", action="store_true", help="with --repair: let go of data files that are damaged"
+    )
+    maintain = parsers["maintain"]
+    maintain.add_argument("--rebuild-index", action="store_true", help="make the indexes anew from Parquet")
+    maintain.add_argument(
+        "--purge", action="store_true", help="make deletion real: earlier versions cannot be read any more"
+    )
+    maintain.add_argument("--yes", "-y", action="store_true", help="purge without asking")
     deploy = parsers["deploy"]
     deploy.add_argument("--yes", "-y", action="store_true", help="take over another project's deployment")
     search = parsers["search"]
@@ -165,14 +196,67 @@ def _add_options(parsers: "dict[str, _Parser]") -> None:
     search.add_argument(
         "--queries", type=Path, metavar="F.jsonl", help='many at once: {"query": "..."} a line'
     )
+    search.add_argument(
+        "--mode",
+        choices=("vector", "text", "hybrid"),
+        default="vector",
+        help="rank by meaning, by words, or by both (vector)",
+    )
+    search.add_argument("--where", metavar="SQL", help='only chunks for which this holds, e.g. "price < 20"')
+    search.add_argument(
+        "--release",
+        type=_pinned,
+        metavar="N[@V]",
+        help="a release that is not live, or as it was at version V",
+    )
+    parsers["status"].add_argument("--as-of", type=_positive, metavar="V", help="as it was at version V")
     sql = parsers["sql"]
+    sql.add_argument("--as-of", type=_positive, metavar="V", help="the views as they were at version V")
     sql.add_argument("query", help="one SELECT or EXPLAIN")
     sql.add_argument(
         "--format",
-        choices=("table", "json", "csv"),
+        choices=("table", "json", "csv", "parquet"),
         default="table",
         help="how rows are printed (table)",
     )
+
+
+def _add_exchange(parsers: "dict[str, _Parser]") -> None:
+    for name in ("export", "import"):
+        parsers[name].add_argument("collection", help="a collection of evervec.yaml")
+        parsers[name].add_argument(
+            "--dry-run", "-n", action="store_true", help="say what would be done, do nothing"
+        )
+    export = parsers["export"]
+    export.add_argument("path", type=Path, metavar="PATH", help="a folder that is not there yet")
+    export.add_argument("--to", choices=("parquet", "delta", "lance"), required=True, help="in which format")
+    export.add_argument("--as-of", type=_positive, metavar="V", help="the collection as it was at version V")
+    export.add_argument("--yes", "-y", action="store_true", help="replace an earlier export")
+    imported = parsers["import"]
+    imported.add_argument(
+        "path", type=Path, metavar="PATH", help="a Parquet or JSONL file, a folder of Parquet, or an export"
+    )
+    imported.add_argument("--id", metavar="COL", help="the column that names each item")
+    imported.add_argument("--vector", metavar="COL", help="the column of the vectors")
+    content = imported.add_mutually_exclusive_group()
+    content.add_argument("--text", metavar="COL", help="the column of the texts")
+    content.add_argument("--uri", metavar="COL", help="where there is no text: the column of the places")
+    imported.add_argument("--chunk", metavar="COL", help="rows are chunks: the column of their numbers")
+    imported.add_argument("--attributes", default="", metavar="A,B", help="further columns to keep")
+    space = imported.add_mutually_exclusive_group()
+    space.add_argument("--encoder", metavar="ENC", help="the encoder of evervec.yaml that made the vectors")
+    space.add_argument("--space", metavar="NAME", help="their space, if that encoder is not at hand")
+    imported.add_argument(
+        "--wait", type=float, default=0.0, metavar="S", help="wait S seconds for another writer"
+    )
+    imported.add_argument(
+        "--yes", "-y", action="store_true", help="even if they are a little off the encoder's own"
+    )
+
+
+def _pinned(text: str) -> tuple[int, int | None]:
+    release, _, version = text.partition("@")
+    return _positive(release), _positive(version) if version else None
 
 
 def _positive(text: str) -> int:

@@ -21,8 +21,11 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.ingest import IngestReport, IngestRequest, PlainSteps
 from flows.ingest import ingest as ingest_body
+from flows.maintain import MaintainReport, MaintainRequest
+from flows.maintain import maintain as maintain_body
 from flows.quiet import quiet_libraries
 from flows.settings import load_project
+from tasks import upkeep
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,16 +108,61 @@ def nightly_ingest(project: str, collection: str | None = None, wait: float = 36
         collection: Name of a collection; left out, every collection of the project.
         wait: Seconds to wait for another writer of a collection.
     """
+    loaded = load_project(Path(project))
+    pulled = [name for name, settings in loaded.collections.items() if settings.source is not None]
+    names = [collection] if collection else pulled
+    _each(names, lambda name: ingest(project=project, collection=name, wait=wait).version)
+
+
+@flow(name="maintain", flow_run_name="maintain-{collection}", persist_result=False)
+def maintain(project: str, collection: str, rebuild_index: bool = False, wait: float = 0.0) -> MaintainReport:
+    """Compact one collection, let go what is not retained, and sweep. It purges nothing.
+
+    Args:
+        project: Folder with the evervec.yaml, as the worker sees it.
+        collection: Name of a collection in that file.
+        rebuild_index: Make the indexes anew from Parquet.
+        wait: Seconds to wait for another maintenance of the collection.
+    """
+    quiet_libraries()
+    request = MaintainRequest(collection, rebuild_index=rebuild_index, wait=wait)
+    report = maintain_body(load_project(Path(project)), request, PrefectSteps())
+    sizes = ("version", "readable_from", "bytes_before", "bytes_after", "files_before", "files_after")
+    create_table_artifact(
+        key=f"maintain-{collection.replace('_', '-')}",
+        table=[{name: getattr(report, name) for name in sizes}],
+        description=f"Collection `{collection}`: {'; '.join(report.done) or 'nothing to do'}",
+    )
+    return report
+
+
+@flow(name="weekly-maintenance", persist_result=False)
+def weekly_maintenance(project: str, collection: str | None = None, wait: float = 3600.0) -> None:
+    """Maintain a collection, or all of a project that hold anything, one after the other.
+
+    A collection that fails does not keep the others waiting; the run fails at the end and names it.
+
+    Args:
+        project: Folder with the evervec.yaml, as the worker sees it.
+        collection: Name of a collection; left out, every collection of the project.
+        wait: Seconds to wait for another maintenance of a collection.
+    """
+    loaded = load_project(Path(project))
+    names = [collection] if collection else upkeep.not_empty(loaded)
+    _each(names, lambda name: maintain(project=project, collection=name, wait=wait).version)
+
+
+def _each(names: list[str], run: Callable[[str], int]) -> None:
+    """Run for every collection; those that fail are named in one error after all had their turn."""
     logger = get_run_logger()
-    names = [collection] if collection else list(load_project(Path(project)).collections)
     failed = {}
     for name in names:
         try:
-            report = ingest(project=project, collection=name, wait=wait)
+            version = run(name)
         except Exception as error:  # noqa: BLE001 - told below, after the others had their turn
             failed[name] = f"{type(error).__name__}: {error}"
         else:
-            logger.info("%s is at version %s: %s encoded", name, report.version, report.encoded)
+            logger.info("%s is at version %s", name, version)
     if failed:
         told = "; ".join(f"{name}: {why}" for name, why in failed.items())
         raise RuntimeError(f"{len(failed)} of {len(names)} collections failed: {told}")
@@ -142,7 +190,7 @@ def deploy(project: Path, *, dry_run: bool = False, yes: bool = False) -> list[s
         for name in names:
             _require_free(name, project)
     for entry in declared:
-        bound = {nightly_ingest.name: nightly_ingest}[entry["name"]]
+        bound = {flow.name: flow for flow in (nightly_ingest, weekly_maintenance)}[entry["name"]]
         deployment = RunnerDeployment.from_flow(
             bound,
             name=entry["name"],

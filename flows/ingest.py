@@ -54,6 +54,8 @@ class IngestRequest:
     wait: float = 0.0
     yes: bool = False
     dry_run: bool = False
+    retry: bool = False
+    """Only items that stand rejected, whether or not they changed; nothing else is touched."""
 
 
 def ingest(
@@ -64,12 +66,17 @@ def ingest(
     started = time.monotonic()
     run_id = uuid.uuid4().hex[:12]
     name = request.collection
-    with steps.lease(project, name, wait=request.wait, dry_run=request.dry_run) as spool:
+    with steps.lease(project, name, wait=request.wait, dry_run=request.dry_run) as place:
         job = step(steps.check)(project, name)
-        plan = step(steps.pull_and_diff)(project, job, spool, run_id, request.limit, request.yes)
+        plan = step(steps.pull_and_diff)(
+            project, job, place.spool, run_id, request.limit, request.yes, request.retry
+        )
         if request.dry_run:
             return _forecast(job, plan, time.monotonic() - started)
-        landed = step(steps.encode_and_commit)(project, job, plan, progress)
+        landed = step(steps.encode_and_commit)(project, job, plan, place.lease, progress)
+        if not request.retry:
+            filled = step(steps.fill_retained)(project, job, place, run_id, progress)
+            landed.version = max(landed.version, filled.version)
     report = _report(job, plan, landed, time.monotonic() - started)
     if report.seen and report.rejected == report.seen:
         raise RunFailed(
@@ -97,7 +104,7 @@ def _report(
         chunks=counts.chunks,
         seconds=round(seconds, 3),
         encode_seconds=round(landed.encode_seconds, 3),
-        notes=plan.notes,
+        notes=(*plan.notes, *([job.note] if job.note else ())),
         dry_run=dry_run,
     )
 

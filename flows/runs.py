@@ -8,7 +8,7 @@ from tasks.project import Project
 
 def run_ingest(project: Project, request: IngestRequest, progress: Progress) -> IngestReport:
     """The ingest as a Prefect run where a server is configured, else as the plain function it is."""
-    if prefect_api_url() is None or request.dry_run:
+    if prefect_api_url() is None or request.dry_run or request.retry:
         return ingest(project, request, progress)
     from flows import deployed
 

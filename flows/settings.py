@@ -119,7 +119,7 @@ def _absolute(project: Project) -> Project:
     collections = {}
     for name, collection in project.collections.items():
         source = collection.source
-        if source.kind != "docstrings":
+        if source is not None and source.kind != "docstrings":
             source = source.model_copy(update={"path": root / source.path.expanduser()})
         collections[name] = collection.model_copy(update={"source": source})
     encoders = {}
@@ -127,7 +127,9 @@ def _absolute(project: Project) -> Project:
         folder = root / Path(spec.model).expanduser()
         local = spec.model.startswith((".", "~", "/")) or folder.is_dir()
         encoders[name] = spec.model_copy(update={"model": os.path.normpath(folder)}) if local else spec
-    lake = Path(os.path.normpath(root / project.lake.expanduser()))
+    lake = project.lake
+    if isinstance(lake, Path):
+        lake = Path(os.path.normpath(root / lake.expanduser()))
     return project.model_copy(update={"lake": lake, "collections": collections, "encoders": encoders})
 
 

@@ -95,9 +95,10 @@ def next_command(command: str) -> None:
 
 
 class ShownProgress:
-    """Items encoded and durable, against a total that does not move: a bar, or a line every 10 s."""
+    """Items done and durable, against a total that does not move: a bar, or a line every 10 s."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, done: str = "encoded", stream: TextIO | None = None) -> None:
+        self._verb = done
         self._stream = stream or sys.stderr
         self._bar: Any = None
         self._started = self._last = time.monotonic()
@@ -120,7 +121,7 @@ class ShownProgress:
             rate = done / max(now - self._started, 1e-9)
             left = "" if done == total else f", {(total - done) / max(rate, 1e-9):.0f} s left"
             print(
-                f"encoded {done:,} of {total:,} items, {durable:,} durable, {rate:.0f}/s{left}",
+                f"{self._verb} {done:,} of {total:,} items, {durable:,} durable, {rate:.0f}/s{left}",
                 file=self._stream,
                 flush=True,
             )

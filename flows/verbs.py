@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from storage.releases import Switched
     from tasks.project import Project
     from tasks.reader import Found
 
@@ -55,23 +58,31 @@ def demo(options: argparse.Namespace) -> int:
 
 def ingest(options: argparse.Namespace) -> int:
     """Bring a collection up to date with its source."""
+    return _ingest(options, retry=False)
+
+
+def _ingest(options: argparse.Namespace, *, retry: bool) -> int:
     from flows.ingest import IngestRequest
     from flows.runs import run_ingest
     from flows.show import ShownProgress, ingest_sentences, lines, next_command
 
     project = _project(options)
-    request = IngestRequest(options.collection, options.limit, options.wait, options.yes, options.dry_run)
+    name = options.collection
+    if retry:
+        request = IngestRequest(name, wait=options.wait, dry_run=options.dry_run, retry=True)
+    else:
+        request = IngestRequest(name, options.limit, options.wait, options.yes, options.dry_run)
     report = run_ingest(project, request, ShownProgress())
     if options.json:
         print(json.dumps(asdict(report)))
         return 0
-    lines(ingest_sentences(options.collection, report))
+    lines(ingest_sentences(name, report))
     if report.dry_run:
-        next_command(f"evervec {_where(options)}ingest {options.collection}")
+        next_command(f"evervec {_where(options)}{'retry' if retry else 'ingest'} {name}")
     elif report.rejected:
-        next_command(f"evervec {_where(options)}errors {options.collection}")
+        next_command(f"evervec {_where(options)}errors {name}")
     else:
-        next_command(f'evervec {_where(options)}search {options.collection} "a question"')
+        next_command(f'evervec {_where(options)}search {name} "a question"')
     return 0
 
 
@@ -82,7 +93,9 @@ def status(options: argparse.Namespace) -> int:
 
     project = _project(options)
     names = [options.collection] if options.collection else list(project.collections)
-    found = [state_of(project, name) for name in names]
+    if options.as_of and not options.collection:
+        raise _usage("a version is of one collection: evervec status COLLECTION --as-of V")
+    found = [state_of(project, name, options.as_of) for name in names]
     if options.json:
         shown = [asdict(s) for s in found]
         print(json.dumps(shown[0] if options.collection else {"collections": shown}))
@@ -128,8 +141,14 @@ def search(options: argparse.Namespace) -> int:
     if (options.query is None) == (options.queries is None):
         raise _usage("give one QUERY, or --queries FILE.jsonl")
     queries = [options.query] if options.query is not None else _queries(options.queries)
+    pinned = reader.Pinned(*options.release) if options.release else None
     with reader.open(project) as lake:
-        found = [lake.search(options.collection, q, options.k) for q in queries]
+        found = [
+            lake.search(
+                options.collection, q, options.k, mode=options.mode, where=options.where, release=pinned
+            )
+            for q in queries
+        ]
     if options.json:
         results = [_hits(f) for f in found]
         head = asdict(found[0]) if found else {}
@@ -200,7 +219,9 @@ def sql(options: argparse.Namespace) -> int:
     from tasks import reader
 
     with reader.open(_project(options)) as lake:
-        result = lake.sql(options.query)
+        result = lake.sql(options.query, options.as_of)
+        if options.format == "parquet" and not options.json:
+            return _as_parquet(result)
         rows = result.to_pylist()
         if options.json:
             only = next(iter(lake.bound.values())) if len(lake.bound) == 1 else lake.bound
@@ -221,6 +242,15 @@ def sql(options: argparse.Namespace) -> int:
     return 0
 
 
+def _as_parquet(result: "pa.Table") -> int:
+    from storage.parquet import serialized
+
+    if sys.stdout.isatty():
+        raise _usage("--format parquet writes bytes: give it a file, as in  evervec sql ... > rows.parquet")
+    sys.stdout.buffer.write(serialized(result))
+    return 0
+
+
 def _plain(value: Any) -> Any:
     """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
@@ -233,11 +263,14 @@ def _plain(value: Any) -> Any:
 def history(options: argparse.Namespace) -> int:
     """List the versions of a collection."""
     from flows.show import next_command, table
-    from storage.sql import version_row
+    from storage import arrays
     from tasks import reader
 
     with reader.open(_project(options)) as lake:
-        rows = [version_row(c) for c in reversed(lake.snapshot(options.collection).commits)]
+        snapshot = lake.snapshot(options.collection)
+        rows = [
+            {**row, "kept": snapshot.kept(row["version"])} for row in arrays.rows(snapshot.history())[::-1]
+        ]
     if options.json:
         print(json.dumps({"versions": rows}, default=str))
         return 0
@@ -251,6 +284,8 @@ def history(options: argparse.Namespace) -> int:
         "rejected",
         "items",
         "chunks",
+        "release",
+        "kept",
         "run_id",
     )
     print(table([{k: row[k] for k in shown} for row in rows], empty="no versions yet"))
@@ -272,6 +307,180 @@ def errors(options: argparse.Namespace) -> int:
     if rows:
         print("an item is tried again as soon as its content changes")
         next_command(f"evervec {_where(options)}ingest {options.collection}")
+    return 0
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Try the rejects of a collection again."""
+    return _ingest(options, retry=True)
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Make a release live."""
+    from tasks.releases import promote as make_live
+
+    project = _project(options)
+    if options.complete and not options.dry_run:
+        _complete(options, project, options.release)
+    moved = make_live(project, options.collection, options.release, yes=options.yes, dry_run=options.dry_run)
+    return _switched(options, moved)
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Make the release before the live one live again."""
+    from tasks import releases
+
+    project = _project(options)
+    if options.complete and not options.dry_run:
+        _complete(options, project, releases.before_live(project, options.collection))
+    moved = releases.rollback(project, options.collection, yes=options.yes, dry_run=options.dry_run)
+    return _switched(options, moved)
+
+
+def _complete(options: argparse.Namespace, project: "Project", release: int) -> None:
+    from flows.complete import complete
+    from flows.show import ShownProgress
+
+    done = complete(project, options.collection, release, ShownProgress())
+    if not options.json:
+        print(f"{done.counts.encoded:,} items encoded into the space of release {release}")
+
+
+def _switched(options: argparse.Namespace, moved: "Switched") -> int:
+    from flows.show import next_command
+
+    if options.json:
+        print(json.dumps({"live": moved.live, "previous": moved.previous, "version": moved.version}))
+        return 0
+    name = options.collection
+    if moved.live == moved.previous:
+        print(f"{name}: release {moved.live} is live already")
+    elif options.dry_run:
+        print(f"{name}: release {moved.live} would be live instead of {moved.previous}")
+    else:
+        print(f"{name}: release {moved.live} is live (before: {moved.previous}), version {moved.version}")
+    next_command(f'evervec {_where(options)}search {name} "a question"')
+    return 0
+
+
+def maintain(options: argparse.Namespace) -> int:
+    """Compact, index anew, let go what is not retained, sweep; or purge."""
+    from flows.maintain import MaintainRequest
+    from flows.maintain import maintain as body
+    from flows.show import lines, next_command, size
+
+    if options.purge and options.rebuild_index:
+        raise _usage("a purge makes every index anew anyway: give --purge or --rebuild-index, not both")
+    request = MaintainRequest(
+        options.collection, options.rebuild_index, options.purge, options.wait, options.yes, options.dry_run
+    )
+    report = body(_project(options), request)
+    if options.json:
+        print(json.dumps(asdict(report)))
+        return 0
+    said = report.done or ("nothing to do: the collection is as maintenance would leave it",)
+    lines(f"{report.collection}{' (dry run)' if report.dry_run else ''}: {sentence}" for sentence in said)
+    lines(f"pending: {sentence}; the disk keeps them until it ends" for sentence in report.pending)
+    if not report.dry_run:
+        print(
+            f"{size(report.bytes_before)} in {report.files_before:,} files before, "
+            f"{size(report.bytes_after)} in {report.files_after:,} after"
+        )
+        print(f"version {report.version}; versions from {report.readable_from} on can be read")
+    next_command(f"evervec {_where(options)}{'maintain' if report.dry_run else 'doctor'} {report.collection}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Examine collections and say what is wrong, and what mends it."""
+    from flows.doctor import DoctorRequest
+    from flows.doctor import doctor as examine
+    from flows.show import lines, next_command
+
+    if options.yes and not options.repair:
+        raise _usage("--yes lets a repair go of damaged data files: give it with --repair")
+    request = DoctorRequest(
+        options.collection, options.deep, options.repair, options.wait, options.yes, options.dry_run
+    )
+    report = examine(_project(options), request)
+    code = 5 if report.findings else 0
+    if options.json:
+        print(json.dumps(asdict(report)))
+        return code
+    lines(f"repaired: {sentence}" for sentence in report.repaired)
+    for finding in report.findings:
+        print(f"{finding.path}\n    {finding.what}\n    repair: {finding.repair}")
+    lines(f"notice: {n.path}: {n.what}; {n.repair}" for n in report.notices)
+    name = ", ".join(report.collections)
+    count = len(report.findings)
+    print(f"{name}: {count} finding{'s' * (count > 1)}" if count else f"{name}: all is well")
+    first = options.collection or report.collections[0] if report.collections else ""
+    next_command(
+        f"evervec {_where(options)}{'doctor' if report.findings else 'status'} {first}".rstrip()
+        + (" --repair" if report.findings and not options.repair else "")
+    )
+    return code
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a collection's vectors for other tools and other lakes."""
+    from flows.export import ExportRequest
+    from flows.export import export as write
+    from flows.show import lines
+
+    request = ExportRequest(
+        options.collection, options.to, options.path, options.as_of, options.yes, options.dry_run
+    )
+    report = write(_project(options), request)
+    if options.json:
+        print(json.dumps(asdict(report)))
+        return 0
+    linked = f", {report.linked} files linked, not copied" if report.linked else ""
+    print(
+        f"{options.collection}: {'would write' if report.dry_run else 'wrote'} {report.rows:,} chunks of "
+        f"{report.items:,} items (version {report.version}, {report.space_id}) to {options.path} as "
+        f"{report.to}{linked}"
+    )
+    lines(report.notes)
+    return 0
+
+
+def import_vectors(options: argparse.Namespace) -> int:
+    """Bring vectors that were made elsewhere."""
+    from flows.imports import ImportRequest
+    from flows.imports import import_vectors as bring
+    from flows.show import ShownProgress, lines, next_command
+    from tasks.imports import Given
+
+    given = Given(
+        path=options.path,
+        id=options.id,
+        vector=options.vector,
+        text=options.text,
+        uri=options.uri,
+        chunk=options.chunk,
+        attributes=tuple(n for n in options.attributes.split(",") if n),
+        encoder=options.encoder,
+        space=options.space,
+    )
+    name = options.collection
+    request = ImportRequest(name, given, options.wait, options.yes, options.dry_run)
+    report = bring(_project(options), request, ShownProgress("compared"))
+    if options.json:
+        print(json.dumps(asdict(report)))
+        return 0
+    print(
+        f"{name}{' (dry run)' if report.dry_run else ''}: {report.rows:,} rows, {report.items:,} items: "
+        f"{report.imported:,} imported ({report.added:,} new), {report.unchanged:,} unchanged, "
+        f"{report.rejected:,} rejected; release {report.release}, {report.space_id}"
+    )
+    lines(report.notes)
+    if report.rejected and not report.dry_run:
+        next_command(f"evervec {_where(options)}errors {name}")
+    elif not report.live and not report.dry_run:
+        next_command(f"evervec {_where(options)}promote {name} {report.release}")
+    else:
+        next_command(f"evervec {_where(options)}status {name}")
     return 0
 
 

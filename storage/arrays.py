@@ -5,9 +5,13 @@ long as hashing 100,000 rows: too much for a run that finds nothing to do.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_numpy(array: pa.Array) -> np.ndarray:
@@ -58,6 +62,17 @@ def binaries(values: Sequence[bytes]) -> pa.Array:
     return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
+def rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows as dicts; times, which must be in microseconds UTC, as datetimes."""
+    columns = [
+        [_EPOCH + timedelta(microseconds=us) for us in to_numpy(column.combine_chunks()).tolist()]
+        if pa.types.is_timestamp(column.type)
+        else column.to_pylist()
+        for column in (table[name] for name in table.column_names)
+    ]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
 def empty(kind: pa.DataType) -> pa.Array:
     """No values."""
     return pa.nulls(0, kind)
@@ -66,4 +81,6 @@ def empty(kind: pa.DataType) -> pa.Array:
 def _numpy_type(kind: pa.DataType) -> np.dtype:
     if pa.types.is_fixed_size_binary(kind):
         return np.dtype(f"V{kind.byte_width}")
+    if pa.types.is_timestamp(kind):
+        return np.dtype(np.int64)
     return np.dtype(bool) if pa.types.is_boolean(kind) else np.dtype(kind.to_pandas_dtype())

@@ -1,23 +1,30 @@
 """The commit log: numbered JSON records, the single source of truth of a collection.
 
-A record is written to a temporary name, fsynced, and linked to its number with fail-if-exists; the
-link is the commit. Nobody sees a part of one: readers list numbers and check each record's checksum.
+A record is written with fail-if-exists under its number, whole and durable; that is the commit. A
+second copy follows in `_copies`, so that a record that is torn or lost later is known, and restored
+by `doctor --repair`. `FORMAT.md` describes what is stored.
 """
 
 import hashlib
 import json
-import os
+import logging
 import uuid
-from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from storage.errors import CommitConflict, Damaged
-from storage.parquet import DataFile, fsync_directory, make_directory
-from storage.schemas import FORMAT
+from storage import places
+from storage.errors import CommitConflict, Damaged, NewerFormat
+from storage.migrations import migrated
+from storage.parquet import DataFile
+from storage.places import Place
+from storage.schemas import FORMAT, SCHEMA
+
+logger = logging.getLogger(__name__)
+
+_SEAL, _BODY = b'{"checksum":"', b'","record":'
+_BODY_AT = len(_SEAL) + 64 + len(_BODY)
 
 
 class _Record(BaseModel):
@@ -25,7 +32,7 @@ class _Record(BaseModel):
 
 
 class Counts(_Record):
-    """What an ingest did to items in one window (or, summed, in one run)."""
+    """What a verb did to items in one window (or, summed, in one run)."""
 
     added: int = 0
     updated: int = 0
@@ -51,17 +58,24 @@ class Origins(_Record):
 
 
 class IndexVersion(_Record):
-    """The LanceDB table and version that holds exactly the live chunks of a commit."""
+    """The LanceDB table and version that holds exactly the live chunks of a space at a commit.
+
+    `files` are those of the table's files that this commit added (`path` relative to the table).
+    """
 
     table: str
     version: int
     rows: int
+    files: tuple[DataFile, ...] = ()
 
 
 class Release(_Record):
     """A query path: the encoder whose space the rows are in, and the chunking that made them.
 
-    `encoder` and `chunking` are the specs as JSON; storage keeps them without reading them.
+    `encoder` and `chunking` are the specs as JSON; storage keeps them without reading them. `encoder`
+    is empty for a space whose vectors were made elsewhere by an encoder that is not at hand.
+    `version` is the one in which it was last made live, None before. `canaries` are fixed inputs with
+    the vectors that this encoder once gave for them. A `retired` release has no vectors any more.
     """
 
     release: int
@@ -72,14 +86,24 @@ class Release(_Record):
     encoder: dict[str, Any]
     chunking: dict[str, Any]
     chunking_id: str
+    version: int | None = None
+    canaries: DataFile | None = None
+    retired: bool = False
 
 
 class Commit(_Record):
-    """One version of a collection: what it added and masked, and the totals that then held."""
+    """One version of a collection: what it added, masked and removed, and what then held.
+
+    `items`, `vectors`, `rejects` and `deletes` are the files that came with it, `removed` the paths of
+    those that left (rewritten by compaction; older versions still have them). `readable_from` is the
+    oldest version whose files retention has kept; versions before `purged_at` were rewritten.
+    """
 
     format: int = FORMAT
+    schema_id: int = SCHEMA
     number: int
     parent: int
+    nonce: str = Field(default_factory=lambda: uuid.uuid4().hex)
     verb: str
     run_id: str
     started_at: datetime
@@ -90,82 +114,179 @@ class Commit(_Record):
     vectors: dict[str, tuple[DataFile, ...]] = {}
     rejects: tuple[DataFile, ...] = ()
     deletes: tuple[DataFile, ...] = ()
+    removed: tuple[str, ...] = ()
     total_items: int
     total_rejects: int
     spaces: dict[str, Origins]
     attributes: dict[str, str]
-    index: IndexVersion
-    live: Release
+    indexes: dict[str, IndexVersion]
+    releases: tuple[Release, ...]
+    live_release: int
     offset: str | None = None
+    readable_from: int = 1
+    purged_at: int | None = None
+
+    @property
+    def live(self) -> Release:
+        """The release that readers get."""
+        return self.release(self.live_release)
+
+    @property
+    def index(self) -> IndexVersion:
+        """The index of the live release's space."""
+        return self.indexes[self.live.space_id]
+
+    def added_files(self) -> list[DataFile]:
+        """Data files of every kind that came with this version."""
+        vectors = [file for files in self.vectors.values() for file in files]
+        return [*self.items, *vectors, *self.rejects, *self.deletes]
+
+    def release(self, number: int) -> Release:
+        """A release by its number; `KeyError` if there is none."""
+        found = next((r for r in self.releases if r.release == number), None)
+        if found is None:
+            raise KeyError(number)
+        return found
+
+
+def succeeding(head: Commit | None, *, verb: str, run_id: str, started_at: datetime) -> Commit:
+    """The record after `head` (None: the first) that changes nothing yet; its time is now."""
+    fresh = {
+        "number": head.number + 1 if head else 1,
+        "parent": head.number if head else 0,
+        "verb": verb,
+        "run_id": run_id,
+        "started_at": started_at,
+        "committed_at": datetime.now(UTC),
+    }
+    if head is None:
+        return Commit(
+            **fresh,
+            total_items=0,
+            total_rejects=0,
+            spaces={},
+            attributes={},
+            indexes={},
+            releases=(),
+            live_release=0,
+        )
+    carried = ("total_items", "total_rejects", "spaces", "attributes", "releases", "live_release")
+    kept = {name: getattr(head, name) for name in (*carried, "readable_from", "purged_at")}
+    indexes = {space: index.model_copy(update={"files": ()}) for space, index in head.indexes.items()}
+    return Commit(**fresh, **kept, indexes=indexes)
 
 
 class Log:
-    """The records of one collection, in `<collection>/_commits`."""
+    """The records of one collection, in `<collection>/_commits`, each with a copy in `_copies`."""
 
-    def __init__(self, collection: Path) -> None:
+    def __init__(self, collection: Place) -> None:
         self.directory = collection / "_commits"
+        self.copies = collection / "_copies"
 
     def numbers(self) -> list[int]:
-        """All committed numbers, ascending; empty for a collection that was never committed to."""
+        """All committed numbers, ascending; empty for a collection that was never committed to.
+
+        A record that was lost, but has its copy, counts: a later one must not take its number.
+        """
+        return sorted(_numbers(self.directory) | _numbers(self.copies))
+
+    def path(self, number: int) -> Place:
+        return self.directory / _name(number)
+
+    def copy(self, number: int) -> Place:
+        return self.copies / _name(number)
+
+    def read(self, number: int, *, strict: bool = False) -> Commit:
+        """The record of one version. Raises `Damaged` if it is missing, torn or altered.
+
+        Its second copy stands in for it, with a warning; with `strict`, as writers read, it does not.
+        """
         try:
-            names = os.listdir(self.directory)
-        except FileNotFoundError:
-            return []
-        return sorted(int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdecimal())
-
-    def path(self, number: int) -> Path:
-        return self.directory / f"{number:020d}.json"
-
-    def read(self, number: int) -> Commit:
-        """The record of one version. Raises `Damaged` if it is missing, torn or altered."""
-        path = self.path(number)
-        try:
-            document = json.loads(path.read_bytes())
-            checksum = document.pop("checksum")
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise Damaged(path, f"is not a whole commit record ({error})", _RESTORE) from error
-        if checksum != _checksum(document):
-            raise Damaged(path, "does not match its checksum", _RESTORE)
-        if document["format"] != FORMAT:
-            raise Damaged(
-                path, f"is of format {document['format']}, this program reads {FORMAT}", "update Evervec"
-            )
-        if document["number"] != number:
-            raise Damaged(path, f"is the record of version {document['number']}", _RESTORE)
-        return Commit.model_validate(document)
-
-    def records(self) -> Iterator[Commit]:
-        """Every record from version 1 to the head; a gap in the numbers is `Damaged`."""
-        for expected, number in enumerate(self.numbers(), start=1):
-            if number != expected:
-                raise Damaged(self.path(expected), "is missing from the commit log", _RESTORE)
-            yield self.read(number)
+            return parse(self.path(number), number)
+        except Damaged as error:
+            if strict:
+                raise
+            try:
+                commit = parse(self.copy(number), number)
+            except Damaged:
+                raise error from None
+            logger.warning("%s; its second copy is used meanwhile", error)
+            return commit
 
     def append(self, commit: Commit) -> None:
         """Make `commit` durable and visible, or raise `CommitConflict` if its number is taken."""
-        document = commit.model_dump(mode="json")
-        document["checksum"] = _checksum(document)
-        make_directory(self.directory)
-        temporary = self.directory / f".{uuid.uuid4().hex}.tmp"
-        with temporary.open("xb") as file:
-            file.write(json.dumps(document, indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        content = sealed(commit)
         try:
-            os.link(temporary, self.path(commit.number))
+            places.create(self.path(commit.number), content)
         except FileExistsError:
             raise CommitConflict(
                 f"version {commit.number} of {self.directory.parent.name!r} was committed by another "
                 "writer meanwhile; nothing of this window was kept. Run the command again"
             ) from None
-        finally:
-            temporary.unlink()
-        fsync_directory(self.directory)
+        try:
+            places.replace(self.copy(commit.number), content)
+        except OSError as error:  # the commit stands; only its insurance is missing
+            logger.warning("no second copy of %s could be written (%s)", self.path(commit.number), error)
 
 
-_RESTORE = "restore it from a backup of the lake"
+def sealed(record: BaseModel) -> bytes:
+    """A record as it is stored: one JSON object, its checksum over the very bytes of the record in it."""
+    return _sealed(record.model_dump_json().encode())
 
 
-def _checksum(document: dict[str, Any]) -> str:
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def unsealed(path: Place, content: bytes) -> dict[str, Any]:
+    """The record in a stored file. Raises `Damaged` unless every byte is as it was sealed."""
+    if not content.startswith(_SEAL):
+        return _format_1(path, content)
+    body = content[_BODY_AT:-1]
+    if _sealed(body) != content:
+        raise Damaged(path, "does not match its checksum", _REPAIR)
+    document: dict[str, Any] = json.loads(body)
+    return document
+
+
+def _sealed(body: bytes) -> bytes:
+    return _SEAL + hashlib.sha256(body).hexdigest().encode() + _BODY + body + b"}"
+
+
+def parse(path: Place, number: int) -> Commit:
+    """The record in a file, whatever its format. Raises `Damaged`."""
+    try:
+        content = places.read(path)
+    except FileNotFoundError as error:
+        raise Damaged(path, "is missing from the commit log", _REPAIR) from error
+    except OSError as error:
+        raise Damaged(path, f"cannot be read ({error.strerror})", _REPAIR) from error
+    document = unsealed(path, content)
+    if document["format"] > FORMAT:
+        raise NewerFormat(
+            f"{path} is of format {document['format']}, this program reads up to {FORMAT}; update Evervec"
+        )
+    if document["number"] != number:
+        raise Damaged(path, f"is the record of version {document['number']}", _REPAIR)
+    return Commit.model_validate(migrated(document, FORMAT))
+
+
+_REPAIR = "mend it with `evervec doctor --repair`, or restore it from a backup of the lake"
+
+
+def _name(number: int) -> str:
+    return f"{number:020d}.json"
+
+
+def _numbers(folder: Place) -> set[int]:
+    return {int(n[:-5]) for n in places.names(folder) if n.endswith(".json") and n[:-5].isdecimal()}
+
+
+def _format_1(path: Place, content: bytes) -> dict[str, Any]:
+    """Records of format 1 carry their checksum inside, over their canonical JSON."""
+    try:
+        document: dict[str, Any] = json.loads(content)
+        checksum = document.pop("checksum")
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        whole = checksum == hashlib.sha256(canonical).hexdigest() and document["format"] == 1
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise Damaged(path, f"is not a whole commit record ({error})", _REPAIR) from error
+    if not whole:
+        raise Damaged(path, "does not match its checksum", _REPAIR)
+    return document

@@ -4,11 +4,17 @@ StorageError
 ├── LakeBusy             another writer holds the collection
 ├── CommitConflict       the head moved, or the index is not where the log says
 ├── Damaged              a record or file is not what the log says it is
+├── NewerFormat          a later version of Evervec wrote what is to be read
+├── VersionGone          a version that retention or a purge has taken
+├── NoSuchRelease        a release that is not there, or has no vectors any more
 ├── UnreadableTable      a foreign Parquet, CSV or JSONL file cannot be used
 └── QueryRefused         SQL that is not one read-only statement, or that DuckDB rejects
 """
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from storage.places import Place
 
 
 class StorageError(Exception):
@@ -22,10 +28,10 @@ class LakeBusy(StorageError):
 
     exit_code = 3
 
-    def __init__(self, lock: Path, holder: str) -> None:
+    def __init__(self, lock: "Place", holder: str) -> None:
         self.lock, self.holder = lock, holder
         super().__init__(
-            f"{lock.stem} of collection {lock.parent.parent.name!r} is held by {holder}; "
+            f"{lock.name.partition('.')[0]} of collection {lock.parent.parent.name!r} is held by {holder}; "
             "wait for it with --wait SECONDS, or stop that process (its lock goes with it)"
         )
 
@@ -41,9 +47,27 @@ class Damaged(StorageError):
 
     exit_code = 5
 
-    def __init__(self, path: Path, found: str, remedy: str) -> None:
+    def __init__(self, path: "Place", found: str, remedy: str) -> None:
         self.path = path
         super().__init__(f"{path}: {found}; {remedy}")
+
+
+class NewerFormat(StorageError):
+    """A record of a format that this program does not know; going on could lose what it says."""
+
+    exit_code = 2
+
+
+class VersionGone(StorageError):
+    """There is no such version, or its files are not kept any more."""
+
+    exit_code = 2
+
+
+class NoSuchRelease(StorageError):
+    """A release that does not exist, or was retired."""
+
+    exit_code = 2
 
 
 class UnreadableTable(StorageError):

@@ -1,12 +1,12 @@
 """The locked door of the SQL surface: what DuckDB may read, and which statements it is given at all."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from storage.errors import QueryRefused
+from storage.places import Place
 
 TIME_LIMIT_SECONDS = 600
 MEMORY_LIMIT = "50%"
@@ -15,7 +15,7 @@ _BEGINNINGS = (b"SELECT", b"WITH", b"FROM", b"VALUES", b"(")
 _READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
 
-def lock_down(connection: Any, lake: Path) -> None:
+def lock_down(connection: Any, lake: Place) -> None:
     """What is set here cannot be undone by a query: DuckDB refuses any change after `lock_configuration`."""
     folder = str(lake).replace("'", "''")
     for setting in (

@@ -8,11 +8,14 @@ from typing import Literal
 
 import pyarrow as pa
 
-FORMAT = 1
-"""Number of this layout, written into every commit record."""
+FORMAT = 2
+"""Number of the layout of commit records, written into each; `migrations.py` reads earlier ones."""
 
-Kind = Literal["items", "vectors", "rejects"]
-"""The three kinds of data file; deletes mask rows of any of them."""
+SCHEMA = 1
+"""Number of the row schemas below, written into every commit record. A new column raises it."""
+
+Kind = Literal["items", "vectors", "rejects", "deletes"]
+"""The kinds of data file; deletes mask rows of the three others."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 CONTENT_HASH = pa.binary(32)

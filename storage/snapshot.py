@@ -1,54 +1,127 @@
-"""One version of a collection, as the fold of its commit log: which files and rows are live."""
+"""One version of a collection: which files and rows are live, and what they hold."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import arrays, parquet
-from storage.commits import Commit, Log
+from storage import arrays, checkpoints, parquet
+from storage.checkpoints import Checkpoint
+from storage.commits import Commit, IndexVersion, Log
+from storage.errors import Damaged, VersionGone
+from storage.fold import Fold, LiveFile
 from storage.parquet import DataFile
+from storage.places import Place
 from storage.schemas import Kind
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A version that never changes: readers hold one while writers make the next."""
+    """A version that never changes: readers hold one while writers make the next.
 
-    root: Path
-    commits: tuple[Commit, ...]
+    `tail` are the records after the checkpoint that it was opened from (all, if there is none).
+    """
+
+    root: Place
+    state: Fold
+    base: Checkpoint | None
+    tail: tuple[Commit, ...]
+    carried: tuple[int, dict[str, np.ndarray]] | None = None
+    """The masks of an earlier version that were read already, so that a writer reads each file once."""
 
     @classmethod
-    def open(cls, root: Path) -> "Snapshot":
-        """The head of the collection in `root`; an empty snapshot if nothing was committed yet."""
-        return cls(root, tuple(Log(root).records()))
+    def open(cls, root: Place, at: int | None = None, *, strict: bool = False) -> "Snapshot":
+        """The collection in `root` at version `at`, or at its head; empty if nothing was committed yet.
 
-    def advanced(self) -> "Snapshot":
-        """This snapshot, or the new head if one was committed since: costs a look for one file."""
-        if Log(self.root).path(self.version + 1).exists():
-            return Snapshot.open(self.root)
-        return self
+        Raises `VersionGone` if there is no such version or its files were not kept, `Damaged` if a
+        record is. A newest record that is damaged in both copies is passed over with a warning and the
+        version before it served; with `strict`, as writers must open, any damaged record is an error.
+        """
+        log = Log(root)
+        numbers = log.numbers()
+        if at is not None:
+            _require_kept(log, numbers, at)
+        newest = at or max(numbers, default=0)
+        base = _checkpoint(log, newest)
+        empty = cls(root, base.fold() if base else Fold(), base, ())
+        return empty._with(log, newest, strict=strict, asked=at is not None)
+
+    def advanced(self, *, strict: bool = False) -> "Snapshot":
+        """This snapshot, or the new head if one was committed since."""
+        log = Log(self.root)
+        newest = max(log.numbers(), default=0)
+        return self._with(log, newest, strict=strict) if newest > self.version else self
+
+    def _with(self, log: Log, newest: int, *, strict: bool, asked: bool = False) -> "Snapshot":
+        state, tail = self.state.copy(), list(self.tail)
+        for number in range(self.version + 1, newest + 1):
+            try:
+                commit = log.read(number, strict=strict)
+            except Damaged as error:
+                if strict or asked or number != newest or number == 1:
+                    raise
+                logger.warning("%s; version %d is served instead", error, number - 1)
+                break
+            state.apply(commit)
+            tail.append(commit)
+        return Snapshot(self.root, state, self.base, tuple(tail), self._masks_read())
 
     @property
     def head(self) -> Commit | None:
-        return self.commits[-1] if self.commits else None
+        return self.state.head
 
     @property
     def version(self) -> int:
-        return self.commits[-1].number if self.commits else 0
+        return self.state.number
 
     def files(self, kind: Kind, space_id: str | None = None) -> list[DataFile]:
         """Live data files, oldest first; of one space for `vectors`."""
-        if kind == "vectors":
-            return [f for c in self.commits for f in c.vectors.get(space_id or "", ())]
-        return [f for c in self.commits for f in getattr(c, kind)]
+        return [f.file for f in self.live_files(kind, space_id)]
 
-    def delete_files(self) -> list[DataFile]:
-        return [f for c in self.commits for f in c.deletes]
+    def live_files(self, kind: Kind, space_id: str | None = None) -> list[LiveFile]:
+        """Like `files`, with what the log says of each."""
+        found = (f for f in self.state.files.values() if f.kind == kind)
+        return [f for f in found if kind != "vectors" or f.space_id == space_id]
+
+    def spaces(self) -> list[str]:
+        """Spaces that have vectors or are to have them."""
+        return list(self.head.spaces) if self.head else []
+
+    def all_files(self) -> list[DataFile]:
+        """Live data files of every kind."""
+        return [f.file for f in self.state.files.values()]
+
+    def index_files(self, index: IndexVersion) -> tuple[DataFile, ...]:
+        """The files of an index table; `path` is relative to it. None are recorded in an object store."""
+        return self.state.index_files.get(index.table, ())
+
+    def followed_by(self, commit: Commit) -> "Snapshot":
+        """The next version, which `commit` makes."""
+        state = self.state.copy()
+        state.apply(commit)
+        return Snapshot(self.root, state, self.base, (*self.tail, commit), self._masks_read())
+
+    def _masks_read(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        return (self.version, self.masked) if "masked" in vars(self) else self.carried
+
+    def history(self) -> pa.Table:
+        """A line for each version so far, oldest first; columns of `checkpoints.HISTORY`."""
+        tail = checkpoints.lines(self.tail)
+        return pa.concat_tables([self.base.history(), tail]) if self.base else tail
+
+    def kept(self, version: int) -> str:
+        """Whether an earlier version can be read: `yes`, or `purged` or `expired`."""
+        return _kept(self.head, version) if self.head else "yes"
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint of this version."""
+        checkpoints.save(self.root, self.state, self.masked, self.history())
 
     def attribute_types(self) -> dict[str, pa.DataType]:
         """The columns of `attributes` as the newest items file has them."""
@@ -63,16 +136,22 @@ class Snapshot:
 
     @cached_property
     def masked(self) -> dict[str, np.ndarray]:
-        """Masked row positions by data file, ascending."""
+        """Masked row positions of live files, ascending."""
+        folded, before = self.carried or (0, {})
+        if self.carried is None and self.base is not None:
+            folded, before = self.base.number, self.base.masks()
+        parts = [before]
+        new = [f.file for f in self.live_files("deletes") if f.since > folded]
+        parts += [checkpoints.by_path(parquet.read(self.root, file)) for file in new]
         rows: dict[str, list[np.ndarray]] = {}
-        for file in self.delete_files():
-            table = parquet.read(self.root, file)
-            paths = table["path"].combine_chunks().dictionary_encode()
-            positions = arrays.to_numpy(table["row"].combine_chunks())
-            codes = arrays.to_numpy(paths.indices)
-            for code, path in enumerate(paths.dictionary.to_pylist()):
-                rows.setdefault(path, []).append(positions[codes == code])
-        return {path: np.sort(np.concatenate(parts)) for path, parts in rows.items()}
+        for part in parts:
+            for path, positions in part.items():
+                if path in self.state.files:
+                    rows.setdefault(path, []).append(positions)
+        return {
+            path: found[0] if len(found) == 1 else np.unique(np.concatenate(found))
+            for path, found in rows.items()
+        }
 
     def read(
         self, kind: Kind, columns: Sequence[str], space_id: str | None = None
@@ -123,10 +202,10 @@ class Snapshot:
         return pa.concat_tables(found, promote_options="default") if found else None
 
     def chunk_hashes(self, space_id: str) -> np.ndarray:
-        """Hashes of all live chunks of a space, sorted, dtype S16: what need not be encoded again."""
+        """Hashes of all chunks encoded into a space, sorted, dtype S16: what need not be encoded again."""
         parts = [
-            arrays.to_numpy(table["chunk_hash"].combine_chunks()).view("S16")
-            for _, _, table in self.read("vectors", ["chunk_hash"], space_id)
+            arrays.to_numpy(native["chunk_hash"].combine_chunks()).view("S16")
+            for _, _, native in self._native(space_id)
         ]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype="S16")
 
@@ -137,7 +216,7 @@ class Snapshot:
         """
         out = np.full((len(hashes), dim), np.nan, dtype=np.float32)
         found = np.zeros(len(hashes), dtype=bool)
-        for file, positions, table in self.read("vectors", ["chunk_hash"], space_id):
+        for file, positions, table in self._native(space_id):
             place = pc.index_in(hashes, value_set=table["chunk_hash"].combine_chunks())
             wanted = arrays.validity(place) & ~found
             if not wanted.any():
@@ -149,3 +228,62 @@ class Snapshot:
         if not found.all():
             raise KeyError(f"{int((~found).sum())} chunks are not stored in {space_id}")
         return out
+
+    def _native(self, space_id: str) -> Iterator[tuple[DataFile, np.ndarray, pa.Table]]:
+        """Hashes of the chunks that the space's own encoder made: mapped and imported vectors are others."""
+        for file, positions, table in self.read("vectors", ["chunk_hash", "origin"], space_id):
+            native = arrays.to_numpy(pc.equal(table["origin"], "encoded").combine_chunks())
+            if not native.all():
+                positions, table = positions[native], table.filter(arrays.from_numpy(native, pa.bool_()))
+            yield file, positions, table
+
+
+def _checkpoint(log: Log, newest: int) -> Checkpoint | None:
+    """The last checkpoint not after `newest` that is of this very log, and not of one that was lost."""
+    root = log.directory.parent
+    while (found := checkpoints.newest(root, newest)) is not None:
+        try:
+            if log.read(found.number).nonce == found.contents.head.nonce:
+                return found
+        except Damaged as error:
+            logger.warning("%s", error)
+        newest = found.number - 1
+    return None
+
+
+def _newest_readable(log: Log, numbers: Sequence[int]) -> Commit:
+    """The last record that is whole. Raises `Damaged` if none is."""
+    for number in reversed(numbers[1:]):
+        try:
+            return log.read(number)
+        except Damaged as error:
+            logger.warning("%s", error)
+    return log.read(numbers[0])
+
+
+def _kept(head: Commit, at: int) -> str:
+    """Whether the files of a version are kept: `yes`, `purged` or `expired`."""
+    if head.purged_at is not None and at < head.purged_at:
+        return "purged"
+    named = {r.version for r in head.releases if not r.retired}
+    return "expired" if at < head.readable_from and at not in named else "yes"
+
+
+def _require_kept(log: Log, numbers: Sequence[int], at: int) -> None:
+    """Raise `VersionGone` unless version `at` exists and its files are kept."""
+    name = log.directory.parent.name
+    if not numbers or at not in range(1, numbers[-1] + 1):
+        there = f"1 to {numbers[-1]}" if numbers else "none"
+        raise VersionGone(f"collection {name!r} has no version {at}; there are: {there}")
+    head = _newest_readable(log, numbers)
+    kept = _kept(head, at)
+    if kept == "purged":
+        raise VersionGone(
+            f"version {at} of collection {name!r} was purged at {head.purged_at}: what was deleted by "
+            f"then is gone for good. Give a version from {head.purged_at} on"
+        )
+    if kept == "expired":
+        raise VersionGone(
+            f"version {at} of collection {name!r} is older than what is kept (`retain:` in evervec.yaml); "
+            f"give a version from {head.readable_from} on"
+        )

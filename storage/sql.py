@@ -5,31 +5,23 @@ The connection reads files below the lake and nothing else, and runs one SELECT 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from storage.commits import Commit
+from storage import checkpoints, views
 from storage.errors import QueryRefused
-from storage.parquet import DataFile
+from storage.places import Place
 from storage.sandbox import lock_down, require_read_only, without_trace
-from storage.schemas import REJECTS, TIMESTAMP, VIEW_SUFFIXES, Kind, items_schema, vectors_schema
+from storage.schemas import TIMESTAMP, VIEW_SUFFIXES
 from storage.snapshot import Snapshot
+from storage.views import Bound
 
 _COLLECTION = ("collection", pa.string())
-_COUNTED = ("added", "updated", "deleted", "rejected", "encoded")
-_VERSION = [
-    ("version", pa.int64()),
-    ("verb", pa.string()),
-    ("committed_at", TIMESTAMP),
-    *((name, pa.int64()) for name in (*_COUNTED, "items", "chunks", "release")),
-    ("space_id", pa.string()),
-    ("run_id", pa.string()),
-]
+_UNSHOWN = ("started_at", "written", "removed")
 _SPACE = [
     _COLLECTION,
     ("space_id", pa.string()),
@@ -44,6 +36,8 @@ _RELEASE = [
     ("strategy", pa.string()),
     ("model", pa.string()),
     ("live", pa.bool_()),
+    ("retired", pa.bool_()),
+    ("since_version", pa.int64()),
 ]
 _RUN = [
     _COLLECTION,
@@ -53,20 +47,11 @@ _RUN = [
     ("finished_at", TIMESTAMP),
     ("windows", pa.int64()),
     ("version", pa.int64()),
-    *((name, pa.int64()) for name in (*_COUNTED, "chunks")),
+    *((name, pa.int64()) for name in (*checkpoints.COUNTED, "chunks")),
 ]
 
 Embed = Callable[[str, str], np.ndarray]
 Search = Callable[[str, str, int], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A collection as the views show it."""
-
-    name: str
-    snapshot: Snapshot
-    head: Commit
 
 
 class Connection:
@@ -92,18 +77,17 @@ class Connection:
         self._raw.close()
 
 
-def connect(lake: Path, snapshots: dict[str, Snapshot], embed: Embed, search: Search) -> Connection:
+def connect(lake: Place, snapshots: dict[str, Snapshot], embed: Embed, search: Search) -> Connection:
     """A connection with the views and functions bound to these snapshots, locked down.
 
     `embed(collection, text)` gives a query vector, `search(collection, text, k)` rows of `item_id`,
     `chunk_no`, `score`. Close it when done.
     """
     bound = [Bound(n, s, s.head) for n, s in snapshots.items() if s.head is not None]
-    connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
-    connection.execute("CREATE SCHEMA _lake")  # what only the views need, out of SHOW TABLES
+    connection = views.connect(lake)
     for one in bound:
-        _bind_collection(connection, one)
-    _bind_system(connection, bound)
+        views.bind(connection, one)
+    _bind_history(connection, bound)
     _bind_functions(connection, bound, embed, search)
     lock_down(connection, lake)
     return Connection(connection)
@@ -143,98 +127,56 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return distinct
 
 
-def _bind_collection(connection: Any, one: Bound) -> None:
-    space, dim = one.head.live.space_id, one.head.live.dim
-    masks = _mask_table(connection, one)
-    name = one.name
-    attributes = list(one.head.attributes)
-    flat = "".join(f", i.attributes.{_quoted(a)} AS {_quoted(a)}" for a in attributes)
-    items = _relation(connection, one, "items", masks)
-    connection.execute(
-        f"CREATE VIEW {_quoted(name + '_items')} AS SELECT item_id, modality, uri, text, bytes, "
-        f"lower(hex(content_hash)) AS content_hash{flat}, stale_since, observed_at, run_id FROM {items} i"
-    )
-    spaces = " UNION ALL ".join(
-        f"SELECT item_id, chunk_no, chunk_start, chunk_end, '{s}' AS space_id, origin, basis_id, residual, "
-        f"vector::FLOAT[] AS vector, run_id FROM {_relation(connection, one, 'vectors', masks, s)}"
-        for s in one.head.spaces
-    )
-    connection.execute(f"CREATE VIEW {_quoted(name + '_vectors')} AS {spaces}")
-    chunks = _relation(connection, one, "vectors", masks, space)
-    connection.execute(
-        f"CREATE VIEW {_quoted(name)} AS SELECT v.item_id, v.chunk_no, v.chunk_start, v.chunk_end, "
-        "substring(i.text, v.chunk_start + 1, v.chunk_end - v.chunk_start) AS text, i.uri, i.modality"
-        f"{flat}, '{space}' AS space_id, v.origin, v.vector::FLOAT[{dim}] AS vector, i.stale_since, "
-        f"i.observed_at, v.run_id FROM {chunks} v JOIN {items} i ON i.item_id = v.item_id"
-    )
-    rejects = _relation(connection, one, "rejects", masks)
-    connection.execute(
-        f"CREATE VIEW {_quoted(name + '_rejects')} AS SELECT item_id, uri, stage, reason, error_type, "
-        f"lower(hex(content_hash)) AS content_hash, run_id, rejected_at FROM {rejects}"
-    )
-    versions = [version_row(c) for c in one.snapshot.commits]
-    _table(connection, _quoted(name + "_versions"), versions, pa.schema(_VERSION))
-
-
-def version_row(commit: Commit) -> dict[str, Any]:
-    """One line of a collection's history."""
-    return {
-        "version": commit.number,
-        "verb": commit.verb,
-        "committed_at": commit.committed_at,
-        "added": commit.counts.added,
-        "updated": commit.counts.updated,
-        "deleted": commit.counts.deleted,
-        "rejected": commit.counts.rejected,
-        "encoded": commit.counts.encoded,
-        "items": commit.total_items,
-        "chunks": sum(o.rows for o in commit.spaces.values()),
-        "release": commit.live.release,
-        "space_id": commit.live.space_id,
-        "run_id": commit.run_id,
-    }
-
-
-def _bind_system(connection: Any, bound: Sequence[Bound]) -> None:
+def _bind_history(connection: Any, bound: Sequence[Bound]) -> None:
+    """C_versions of each collection, and the views over all: collections, spaces, releases, runs."""
     connection.execute("CREATE SCHEMA evervec")
-    collections: list[dict[str, Any]] = []
+    collections, runs = [], []
     spaces: list[dict[str, Any]] = []
     releases: list[dict[str, Any]] = []
-    runs: dict[tuple[str, str], dict[str, Any]] = {}
     for one in bound:
-        head = one.head
-        collections.append({"collection": one.name, **version_row(head), "rejects": head.total_rejects})
-        spaces += [{"collection": one.name, "space_id": s, **o.model_dump()} for s, o in head.spaces.items()]
-        known = {c.live.release: c.live for c in one.snapshot.commits}
-        for number, release in known.items():
-            kept = release.model_dump(include={"release", "space_id", "dim", "fingerprint", "strategy"})
-            model = release.encoder.get("model")
-            live = number == head.live.release
-            releases.append({"collection": one.name, **kept, "model": model, "live": live})
-        for commit in one.snapshot.commits:
-            run = runs.setdefault(
-                (one.name, commit.run_id),
-                {
-                    "collection": one.name,
-                    "run_id": commit.run_id,
-                    "verb": commit.verb,
-                    "started_at": commit.started_at,
-                    "windows": 0,
-                    **dict.fromkeys(commit.counts.model_dump(), 0),
-                },
+        history = one.snapshot.history()
+        shown = history.drop_columns(list(_UNSHOWN))
+        views.create(connection, views.quoted(one.name + "_versions"), shown)
+        name = pa.array([one.name] * history.num_rows)
+        collections.append(shown.slice(shown.num_rows - 1).add_column(0, "collection", name.slice(0, 1)))
+        runs.append(_runs(history.add_column(0, "collection", name)))
+        spaces += [
+            {"collection": one.name, "space_id": s, **o.model_dump()} for s, o in one.head.spaces.items()
+        ]
+        for release in one.head.releases:
+            kept = release.model_dump(
+                include={"release", "space_id", "dim", "fingerprint", "strategy", "retired"}
             )
-            run["windows"] += 1
-            run["finished_at"] = commit.committed_at
-            run["version"] = commit.number
-            for key, value in commit.counts.model_dump().items():
-                run[key] += value
-    for name, rows, columns in (
-        ("collections", collections, [_COLLECTION, *_VERSION, ("rejects", pa.int64())]),
-        ("spaces", spaces, _SPACE),
-        ("releases", releases, _RELEASE),
-        ("runs", list(runs.values()), _RUN),
+            own = {"model": release.encoder.get("model"), "since_version": release.version}
+            live = release.release == one.head.live_release
+            releases.append({"collection": one.name, **kept, **own, "live": live})
+    empty = pa.schema([_COLLECTION, *list(checkpoints.HISTORY)]).empty_table()
+    none = empty.drop_columns(list(_UNSHOWN))
+    for table, rows in (
+        ("collections", pa.concat_tables([none, *collections])),
+        ("runs", pa.concat_tables([pa.schema(_RUN).empty_table(), *runs])),
+        ("spaces", pa.Table.from_pylist(spaces, schema=pa.schema(_SPACE))),
+        ("releases", pa.Table.from_pylist(releases, schema=pa.schema(_RELEASE))),
     ):
-        _table(connection, f"evervec.{name}", rows, pa.schema(columns))
+        views.create(connection, f"evervec.{table}", rows)
+
+
+def _runs(history: pa.Table) -> pa.Table:
+    """One line a run: its windows together."""
+    summed = [(name, "sum") for name in (*checkpoints.COUNTED, "written")]
+    ends = [("started_at", "min"), ("committed_at", "max"), ("version", "max"), ("version", "count")]
+    grouped = history.group_by(["collection", "run_id", "verb"]).aggregate([*summed, *ends])
+    named = {
+        "started_at_min": "started_at",
+        "committed_at_max": "finished_at",
+        "version_count": "windows",
+        "version_max": "version",
+        "written_sum": "chunks",
+        **{f"{name}_sum": name for name in checkpoints.COUNTED},
+    }
+    runs = grouped.rename_columns([named.get(n, n) for n in grouped.column_names])
+    ordered = runs.take(pc.sort_indices(runs, [("version", "ascending")]))
+    return ordered.select(pa.schema(_RUN).names).cast(pa.schema(_RUN))
 
 
 def _bind_functions(connection: Any, bound: Sequence[Bound], embed: Embed, search: Search) -> None:
@@ -259,77 +201,3 @@ def _bind_functions(connection: Any, bound: Sequence[Bound], embed: Embed, searc
     connection.execute(
         "CREATE MACRO search(c, q, k := 10) AS TABLE SELECT unnest(_search(c, q, k), recursive := true)"
     )
-
-
-def _mask_table(connection: Any, one: Bound) -> str | None:
-    """A table of the masked rows: (path, row); None if there are none."""
-    masked = one.snapshot.masked
-    if not masked:
-        return None
-    name = f"_lake.masked_{one.name}"
-    paths = [str(one.snapshot.root / p) for p, rows in masked.items() for _ in range(len(rows))]
-    rows = pa.table({"path": paths, "row": np.concatenate(list(masked.values()))})
-    _create(connection, name, rows)
-    return name
-
-
-def _relation(connection: Any, one: Bound, kind: Kind, masks: str | None, space: str | None = None) -> str:
-    """SQL for the live rows of one kind of file, to be put after FROM."""
-    files = one.snapshot.files(kind, space)
-    if not files:
-        return _empty_relation(connection, one, kind, space)
-    masked = one.snapshot.masked
-    whole = [f for f in files if f.path not in masked]
-    holed = [f for f in files if f.path in masked]
-    evolved = kind == "items" and len({tuple(c.attributes.items()) for c in one.snapshot.commits}) > 1
-    parts = []
-    if whole:
-        parts.append(f"SELECT * FROM {_parquet(one, whole, union_by_name=evolved)}")
-    if holed:
-        scan = _parquet(one, holed, union_by_name=evolved, filename="_path", file_row_number="true")
-        parts.append(
-            f"SELECT * EXCLUDE (_path, file_row_number) FROM {scan} f ANTI JOIN {masks} m "
-            "ON f._path = m.path AND f.file_row_number = m.row"
-        )
-    return "(" + " UNION ALL BY NAME ".join(parts) + ")"
-
-
-def _parquet(
-    one: Bound,
-    files: Sequence[DataFile],
-    *,
-    union_by_name: bool,
-    filename: str = "",
-    file_row_number: str = "",
-) -> str:
-    paths = ", ".join("'" + str(one.snapshot.root / f.path).replace("'", "''") + "'" for f in files)
-    options = f", union_by_name = {str(union_by_name).lower()}"
-    options += f", filename = '{filename}'" if filename else ""
-    options += f", file_row_number = {file_row_number}" if file_row_number else ""
-    return f"read_parquet([{paths}]{options})"
-
-
-def _empty_relation(connection: Any, one: Bound, kind: Kind, space: str | None) -> str:
-    fields = [(n, pa.string()) for n in one.head.attributes]
-    schemas = {
-        "items": items_schema(pa.struct(fields)),
-        "vectors": vectors_schema(one.head.live.dim),
-        "rejects": REJECTS,
-    }
-    name = f"_lake.no_{kind}_{one.name}_{space or ''}"
-    _create(connection, name, schemas[kind].empty_table())
-    return name
-
-
-def _table(connection: Any, name: str, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
-    _create(connection, name, pa.Table.from_pylist(rows, schema=columns))
-
-
-def _create(connection: Any, name: str, table: pa.Table) -> None:
-    connection.register("_incoming", table)
-    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _incoming")
-    connection.unregister("_incoming")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

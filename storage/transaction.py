@@ -1,35 +1,50 @@
 """The commit protocol: one window of a run becomes one version, wholly or not at all.
 
-Order, each step durable before the next: Parquet files, LanceDB table, commit record. The record is
-the commit; files and index rows that no record names do not exist for any reader.
+Order, each step durable before the next: Parquet files, LanceDB tables, commit record. The record is
+the commit; files and index rows that no record names do not exist for any reader. Repair of what a
+dead writer left behind is done here, by the holder of the commit lock, and nowhere else.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import parquet
-from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release
-from storage.locks import lock
+from storage import arrays, checkpoints, locks, parquet, places
+from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release, succeeding
+from storage.errors import CommitConflict, Damaged
+from storage.locks import Lease
 from storage.parquet import DataFile
+from storage.places import Place
 from storage.schemas import DELETES, index_schema
 from storage.snapshot import Snapshot
+from storage.verified import Verified
+
+logger = logging.getLogger(__name__)
+
+COMMIT_WAIT_SECONDS = 60.0
+"""How long a window waits for others to commit theirs."""
+
+Positions = list[tuple[str, np.ndarray]]
+"""Rows by the path of their file."""
 
 
 @dataclass(frozen=True)
 class Window:
     """The rows committed together.
 
-    `items` and `vectors` replace every earlier row of their items, `refreshed` (items whose content
-    stands: only attributes or `stale_since` changed) replace item rows alone, `deleted` items go.
+    `items` replace every earlier row of their items, in all spaces; `refreshed` (items whose content
+    stands: only attributes or `stale_since` changed) replace item rows alone; `deleted` items go.
+    `vectors` are rows by space, of items of this window or of items that stand already; the latter are
+    named in `made_from` (`item_id`, `content_hash`), and must still have that content.
     `resolved` names items (or, where there is no id, uris) whose earlier rejects no longer hold.
-    `index` are the LanceDB rows of all items in `items`, and of those in `refreshed` whose attributes
-    changed.
+    `index` are LanceDB rows by space: of all items in `items` and `vectors`, and of those in
+    `refreshed` whose attributes changed. `release` is added if the collection does not have it yet.
     """
 
     verb: str
@@ -38,10 +53,11 @@ class Window:
     release: Release
     attributes: pa.StructType
     items: pa.Table | None = None
-    vectors: pa.Table | None = None
+    vectors: dict[str, pa.Table] = field(default_factory=dict)
     refreshed: pa.Table | None = None
     rejects: pa.Table | None = None
-    index: pa.Table | None = None
+    index: dict[str, pa.Table] = field(default_factory=dict)
+    made_from: pa.Table | None = None
     deleted: list[str] = field(default_factory=list)
     resolved: list[str] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
@@ -49,66 +65,170 @@ class Window:
     offset: str | None = None
 
 
-def commit(lake: Path, collection: str, window: Window) -> Commit:
-    """Make `window` the next version and return its record; durable on return.
+class Draft:
+    """The right to make the next version, while the commit lock is held; `before` is the head."""
 
-    Raises `LakeBusy` if another writer holds the commit lock, `CommitConflict` if the index or the
-    log moved underneath: then nothing of the window is visible, and running again is safe.
+    def __init__(self, before: Snapshot, leases: Iterable[Lease]) -> None:
+        self.before = before
+        self._leases = tuple(leases)
+
+    def publish(self, record: Commit) -> Snapshot:
+        """Append the record, which is the commit, and return the version that it makes.
+
+        Raises `CommitConflict` if a lease was lost meanwhile, or the number is taken.
+        """
+        if not all(lease.still_held() for lease in self._leases):
+            raise CommitConflict(
+                f"the lease of collection {self.before.root.name!r} was lost while this process slept: "
+                "another one has gone on meanwhile. Nothing of this window was kept; run the command again"
+            )
+        root = self.before.root
+        for file in record.added_files():
+            if not places.exists(root / file.path):
+                raise CommitConflict(
+                    f"{root / file.path} was swept away before it was committed: this process must have "
+                    "slept for long. Nothing of this window was kept; run the command again"
+                )
+        Log(root).append(record)
+        after = self.before.followed_by(record)
+        if record.number % checkpoints.EVERY == 0:
+            try:
+                after.checkpoint()
+            except (OSError, Damaged) as error:  # the commit stands; only opening it costs more
+                logger.warning("no checkpoint of version %d could be written (%s)", record.number, error)
+        return after
+
+
+@contextmanager
+def drafting(root: Place, known: Snapshot | None = None, lease: Lease | None = None) -> Iterator[Draft]:
+    """Hold the commit lock of the collection in `root`, at its head.
+
+    `known` is an earlier version at hand, to go on from. `lease` is the job's, which must still be held
+    when the record is written. Raises `LakeBusy`, and `Damaged` if a record is torn: writers do not go
+    on over damage.
+    """
+    with locks.lock(root, "commit", wait=COMMIT_WAIT_SECONDS) as held:
+        before = known.advanced(strict=True) if known else Snapshot.open(root, strict=True)
+        yield Draft(before, [held, *([lease] if lease else [])])
+
+
+def commit(
+    lake: Place,
+    collection: str,
+    window: Window,
+    *,
+    known: Snapshot | None = None,
+    lease: Lease | None = None,
+) -> Snapshot:
+    """Make `window` the next version and return it; durable on return.
+
+    Raises `LakeBusy` if another writer holds the commit lock, `CommitConflict` if the index, the log or
+    the items moved underneath: then nothing of the window is visible, and running again is safe.
     """
     twice = set(_ids(window.items)) & set(_ids(window.refreshed))
     if twice:
         raise ValueError(f"{sorted(twice)[0]!r} is among the new and the refreshed items of one window")
+    _require_made_from(window)
     root = lake / collection
-    space = window.release.space_id
-    added_items = _write(root, "data/items", window.items, window.refreshed)
-    added_vectors = _write(root, f"data/vectors/{space}", window.vectors)
-    added_rejects = _write(root, "data/rejects", window.rejects)
-    with lock(root, "commit", wait=60.0):
-        before = Snapshot.open(root)
-        masks = _masks(before, window)
-        deletes = _write(root, "data/deletes", _deletes_table(masks))
-        index = _write_index(lake, collection, before, window)
-        record = _record(before, window, masks, index).model_copy(
-            update={
-                "items": added_items,
-                "vectors": {space: added_vectors} if added_vectors else {},
-                "rejects": added_rejects,
-                "deletes": deletes,
-            }
-        )
-        Log(root).append(record)
-    return record
+    written: list[DataFile] = []
+    publishing = False
+    try:
+        items = _write(written, root, "data/items", window.items, window.refreshed)
+        vectors = {s: _write(written, root, f"data/vectors/{s}", t) for s, t in window.vectors.items()}
+        rejects = _write(written, root, "data/rejects", window.rejects)
+        with drafting(root, known, lease) as draft:
+            masks = _masks(draft.before, window)
+            record = _record(draft.before, window, masks).model_copy(
+                update={
+                    "items": items,
+                    "vectors": {space: files for space, files in vectors.items() if files},
+                    "rejects": rejects,
+                    "deletes": _write(written, root, "data/deletes", _deletes_table(masks)),
+                    "indexes": _write_indexes(lake, draft.before, window),
+                }
+            )
+            publishing = True  # from here on they may be committed, whatever this process is told
+            return draft.publish(record)
+    except BaseException as error:
+        if not publishing or isinstance(error, CommitConflict):
+            for file in written:
+                places.remove(root / file.path)
+        raise
 
 
-def _write(root: Path, folder: str, *tables: pa.Table | None) -> tuple[DataFile, ...]:
-    return tuple(parquet.write(root, folder, t) for t in tables if t is not None and t.num_rows)
+def _write(
+    written: list[DataFile], root: Place, folder: str, *tables: pa.Table | None
+) -> tuple[DataFile, ...]:
+    files = parquet.write_some(root, folder, *tables)
+    written.extend(files)
+    return files
 
 
 @dataclass(frozen=True)
 class _Masks:
-    """Rows that the window masks: (path, positions), by kind."""
+    """Rows that the window masks, by kind; vectors by space."""
 
-    items: list[tuple[str, np.ndarray]]
-    vectors: list[tuple[str, np.ndarray]]
-    rejects: list[tuple[str, np.ndarray]]
+    items: Positions
+    vectors: dict[str, Positions]
+    rejects: Positions
 
 
 def _masks(before: Snapshot, window: Window) -> _Masks:
     new = _ids(window.items)
     refreshed = _ids(window.refreshed)
-    gone = pa.array([*new, *window.deleted], pa.string())
     old_items = pa.array([*new, *refreshed, *window.deleted], pa.string())
     tried = _reject_keys(window.rejects)
     cleared = pa.array([*new, *refreshed, *window.deleted, *window.resolved, *tried], pa.string())
+    _require_unchanged(before, window)
     return _Masks(
         items=list(before.positions_of("items", old_items)),
-        vectors=list(before.positions_of("vectors", gone, window.release.space_id)),
+        vectors={
+            space: list(before.positions_of("vectors", pa.array(ids, pa.string()), space))
+            for space in (before.head.spaces if before.head else ())
+            if (ids := [*new, *window.deleted, *_made(window, space)])
+        },
         rejects=list(before.positions_of_rejects(cleared)),
     )
 
 
+def _made(window: Window, space: str) -> list[str]:
+    """Standing items that get vectors of a space."""
+    if window.made_from is None or space not in window.vectors:
+        return []
+    return list(dict.fromkeys(_ids(window.vectors[space])))
+
+
+def _require_made_from(window: Window) -> None:
+    """Every vector is of an item of the window, or says what it was made from."""
+    named = set(_ids(window.items)) | set(_ids(window.made_from))
+    for space, vectors in window.vectors.items():
+        if stray := set(_ids(vectors)) - named:
+            raise ValueError(f"vectors of {min(stray)!r} in {space}, which the window neither has nor names")
+
+
+def _require_unchanged(before: Snapshot, window: Window) -> None:
+    """Raise `CommitConflict` if an item is not what its new vectors were made from."""
+    if window.made_from is None or not window.made_from.num_rows:
+        return
+    wanted = window.made_from["item_id"].combine_chunks()
+    found = before.rows_of("items", wanted, ["content_hash"])
+    have = (
+        {}
+        if found is None
+        else dict(zip(found["item_id"].to_pylist(), found["content_hash"].to_pylist(), strict=True))
+    )
+    for item_id, content in zip(
+        wanted.to_pylist(), window.made_from["content_hash"].to_pylist(), strict=True
+    ):
+        if have.get(item_id) != content:
+            raise CommitConflict(
+                f"item {item_id!r} of collection {before.root.name!r} was changed while vectors were made "
+                "for it; nothing of this window was kept. Run the command again"
+            )
+
+
 def _deletes_table(masks: _Masks) -> pa.Table | None:
-    parts = [*masks.items, *masks.vectors, *masks.rejects]
+    parts = [*masks.items, *(p for positions in masks.vectors.values() for p in positions), *masks.rejects]
     if not parts:
         return None
     paths = [path for path, positions in parts for _ in range(len(positions))]
@@ -116,47 +236,118 @@ def _deletes_table(masks: _Masks) -> pa.Table | None:
     return pa.table({"path": paths, "row": rows}, schema=DELETES)
 
 
-def _write_index(lake: Path, collection: str, before: Snapshot, window: Window) -> IndexVersion:
-    named = before.head.index if before.head else None
-    touched = _ids(window.index)
-    gone = [*window.deleted, *dict.fromkeys(touched)] if named else []
-    schema = index_schema(window.release.dim, window.attributes)
-    rows = window.index if window.index is not None else schema.empty_table()
-    if named is not None and not gone and not rows.num_rows:
-        return named
-    from storage import (
-        vectors,
-    )  # lancedb takes 1.5 s to import, which a run without changes must not pay
+def _write_indexes(lake: Place, before: Snapshot, window: Window) -> dict[str, IndexVersion]:
+    """The index of every space, holding what the window makes of it."""
+    head = before.head
+    named = dict(head.indexes) if head else {}
+    releases = {r.space_id: r for r in (window.release, *(head.releases if head else ())) if not r.retired}
+    written = {}
+    for space, release in releases.items():
+        rows = window.index.get(space)
+        gone = [*window.deleted, *_ids(window.items), *_ids(rows)] if space in named else []
+        if space in named and not gone:
+            written[space] = named[space].model_copy(update={"files": ()})
+            continue
+        schema = index_schema(release.dim, window.attributes)
+        if rows is None:
+            rows = schema.empty_table()
+        written[space] = _write_index(
+            lake, before, space, named.get(space), schema, list(dict.fromkeys(gone)), rows
+        )
+    return written
 
-    table = named.table if named else vectors.table_name(collection, window.release.space_id)
-    return vectors.Index(lake, table).write(named, schema, gone, rows)
+
+def _write_index(
+    lake: Place,
+    before: Snapshot,
+    space: str,
+    named: IndexVersion | None,
+    schema: pa.Schema,
+    gone: list[str],
+    rows: pa.Table,
+) -> IndexVersion:
+    from storage import indexing  # lancedb: 1.5 s, which a run without changes must not pay
+    from storage.vectors import Index
+
+    if named is None:
+        return Index(lake, indexing.next_table(lake, before, space)).write(None, schema, gone, rows)
+    index = Index(lake, named.table)
+    try:
+        return index.write(named, schema, gone, rows)
+    except Damaged as error:
+        logger.warning("%s. A new generation was made from Parquet", error)
+    except (RuntimeError, ValueError, OSError):
+        # the table may be damaged where opening it did not look; if it is whole, this is another matter
+        try:
+            Verified().require(index.directory, before.index_files(named))
+        except Damaged as error:
+            logger.warning("%s. A new generation of the index was made from Parquet", error)
+        else:
+            raise
+    built = indexing.build(lake, before, space)
+    after = Index(lake, built.table).write(built, schema, gone, rows)
+    return after.model_copy(update={"files": (*built.files, *after.files)})
 
 
-def _record(before: Snapshot, window: Window, masks: _Masks, index: IndexVersion) -> Commit:
+def _record(before: Snapshot, window: Window, masks: _Masks) -> Commit:
+    head = before.head
+    record = succeeding(head, verb=window.verb, run_id=window.run_id, started_at=window.started_at)
+    items = record.total_items + _rows(window.items) + _rows(window.refreshed) - _count(masks.items)
+    rejects = record.total_rejects + _rows(window.rejects) - _count(masks.rejects)
+    releases = _releases(before, window)
+    return record.model_copy(
+        update={
+            "encode_seconds": window.encode_seconds,
+            "counts": window.counts,
+            "total_items": items,
+            "total_rejects": rejects,
+            "spaces": _origins(before, window, masks),
+            "attributes": {f.name: str(f.type) for f in window.attributes},
+            "releases": releases,
+            "live_release": head.live_release if head else window.release.release,
+            "offset": window.offset if window.offset is not None or head is None else head.offset,
+        }
+    )
+
+
+def _releases(before: Snapshot, window: Window) -> tuple[Release, ...]:
+    head, own = before.head, window.release
+    if head is None:
+        return (own.model_copy(update={"version": 1}),)
+    known = next((r for r in head.releases if r.release == own.release), None)
+    if known is None and own.release == len(head.releases) + 1:
+        return (*head.releases, own)
+    if known is None or known.retired or known.space_id != own.space_id:
+        raise CommitConflict(
+            f"release {own.release} of collection {before.root.name!r} is not there any more; nothing of "
+            "this window was kept. Run the command again"
+        )
+    return head.releases
+
+
+def _origins(before: Snapshot, window: Window, masks: _Masks) -> dict[str, Origins]:
+    """Rows by space and origin once the window is in."""
     head = before.head
     spaces = dict(head.spaces) if head else {}
-    encoded = spaces.get(window.release.space_id, Origins()).encoded
-    encoded += _rows(window.vectors) - _masked(masks.vectors)
-    spaces[window.release.space_id] = Origins(encoded=encoded)
-    items = (head.total_items if head else 0) + _rows(window.items) + _rows(window.refreshed)
-    rejects = (head.total_rejects if head else 0) + _rows(window.rejects)
-    return Commit(
-        number=before.version + 1,
-        parent=before.version,
-        verb=window.verb,
-        run_id=window.run_id,
-        started_at=window.started_at,
-        committed_at=datetime.now(UTC),
-        encode_seconds=window.encode_seconds,
-        counts=window.counts,
-        total_items=items - _masked(masks.items),
-        total_rejects=rejects - _masked(masks.rejects),
-        spaces=spaces,
-        attributes={f.name: str(f.type) for f in window.attributes},
-        index=index,
-        live=window.release,
-        offset=window.offset,
-    )
+    for space in {window.release.space_id, *window.vectors, *spaces}:
+        counts = spaces.get(space, Origins()).model_dump()
+        for origin, sign in _changes(before, window.vectors.get(space), masks.vectors.get(space, [])):
+            for entry in pc.value_counts(origin).to_pylist():
+                counts[entry["values"]] += sign * entry["counts"]
+        spaces[space] = Origins(**counts)
+    return spaces
+
+
+def _changes(
+    before: Snapshot, new: pa.Table | None, masked: Positions
+) -> Iterator[tuple[pa.ChunkedArray, int]]:
+    """Origins that come (+1) and go (-1)."""
+    if new is not None:
+        yield new["origin"], 1
+    files = {f.path: f for f in before.all_files()} if masked else {}
+    for path, positions in masked:
+        column = parquet.read(before.root, files[path], ["origin"])["origin"]
+        yield column.take(arrays.from_numpy(positions, pa.int64())), -1
 
 
 def _ids(table: pa.Table | None) -> list[str]:
@@ -172,5 +363,5 @@ def _rows(table: pa.Table | None) -> int:
     return 0 if table is None else int(table.num_rows)
 
 
-def _masked(parts: Iterable[tuple[str, np.ndarray]]) -> int:
+def _count(parts: Positions) -> int:
     return sum(len(positions) for _, positions in parts)

@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +11,9 @@ import pyarrow.compute as pc
 
 from storage import transaction
 from storage.commits import Counts, Release
+from storage.indexing import index_table
+from storage.locks import Lease
+from storage.places import Place
 from storage.schemas import ITEM_COLUMNS, REJECTS, VECTOR_COLUMNS, items_schema
 from storage.snapshot import Snapshot
 from tasks import rows
@@ -31,10 +32,11 @@ WINDOW_SECONDS = 60.0
 class Target:
     """Where a run writes to."""
 
-    lake: Path
+    lake: Place
     collection: str
     modality: str
     release: Release
+    lease: Lease
 
 
 def land(
@@ -48,14 +50,15 @@ def land(
     before every item of the plan came out of it.
     """
     landed = Landed(base.version)
-    pending = _Pending(target, base, plan)
+    head = base
+    pending = _Pending(target, base, plan, head)
     done = 0
     for piece in _pieces(stream):
-        chunks = int(pc.sum(pc.list_value_length(piece["chunks"])).as_py() or 0)
+        chunks = _chunks(piece)
         if pending.chunks and (pending.chunks + chunks > WINDOW_CHUNKS or pending.age > WINDOW_SECONDS):
-            _commit(pending, landed)
+            head = _commit(pending, landed, head)
             progress(done, plan.to_encode, done)
-            pending = _Pending(target, base, plan)
+            pending = _Pending(target, base, plan, head)
         pending.add(piece, chunks)
         done += piece.num_rows
         progress(done, plan.to_encode, done - pending.items)
@@ -66,11 +69,11 @@ def land(
         )
     for refreshed in _windows(plan.refreshed, base):
         if pending.items:
-            _commit(pending, landed)
-            pending = _Pending(target, base, plan)
+            head = _commit(pending, landed, head)
+            pending = _Pending(target, base, plan, head)
         pending.refresh(refreshed)
     pending.finish()
-    _commit(pending, landed)
+    _commit(pending, landed, head)
     progress(done, plan.to_encode, done)
     return landed
 
@@ -85,6 +88,25 @@ def _pieces(stream: Iterable[pa.Table]) -> Iterator[pa.Table]:
             stop = max(first + 1, int(np.searchsorted(lengths, before + WINDOW_CHUNKS, side="right")))
             yield batch.slice(first, stop - first)
             first = stop
+
+
+def gathered(stream: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The stream's rows in tables of a window each: at most 50,000 chunks or 60 s, whole items."""
+    held: list[pa.Table] = []
+    chunks, since = 0, time.monotonic()
+    for piece in _pieces(stream):
+        more = _chunks(piece)
+        if held and (chunks + more > WINDOW_CHUNKS or time.monotonic() - since > WINDOW_SECONDS):
+            yield pa.concat_tables(held)
+            held, chunks, since = [], 0, time.monotonic()
+        held.append(piece)
+        chunks += more
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _chunks(piece: pa.Table) -> int:
+    return int(pc.sum(pc.list_value_length(piece["chunks"])).as_py() or 0)
 
 
 def _windows(parts: tuple[Part, ...], base: Snapshot) -> Iterator[pa.Table]:
@@ -102,35 +124,31 @@ def _windows(parts: tuple[Part, ...], base: Snapshot) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-def _commit(pending: "_Pending", landed: Landed) -> None:
-    window = pending.window()
-    commit = transaction.commit(pending.target.lake, pending.target.collection, window)
-    landed.version = commit.number
+def _commit(pending: "_Pending", landed: Landed, head: Snapshot) -> Snapshot:
+    window, target = pending.window(), pending.target
+    after = transaction.commit(target.lake, target.collection, window, known=head, lease=target.lease)
+    landed.version = after.version
     landed.counts += window.counts
     landed.encode_seconds += window.encode_seconds
+    return after
 
 
 class _Pending:
-    """A window that is being filled."""
+    """A window that is being filled; it goes on from the version `head`."""
 
-    def __init__(self, target: Target, base: Snapshot, plan: Plan) -> None:
-        self.target, self._base, self._plan = target, base, plan
+    def __init__(self, target: Target, base: Snapshot, plan: Plan, head: Snapshot) -> None:
+        self.target, self._base, self._plan, self.snapshot = target, base, plan, head
         self.chunks = 0
         self.items = 0
         self._since = time.monotonic()
         self._now = datetime.now(UTC)
         self._done: list[pa.Table] = []
         self._refreshed: list[pa.Table] = []
-        self._index: list[pa.Table] = []
+        self._index: dict[str, list[pa.Table]] = {}
         self._rejects: list[pa.Table] = []
         self._stale: list[str] = []
         self._updated = 0
         self._last = False
-
-    @cached_property
-    def snapshot(self) -> Snapshot:
-        """The head that the window goes on from; only refreshed and stale items need it."""
-        return Snapshot.open(self.target.lake / self.target.collection)
 
     @property
     def age(self) -> float:
@@ -150,7 +168,8 @@ class _Pending:
             fresh["attributes"] = changed["attributes"].take(order)
         items = self._renewed(old, fresh, stale_since=None)
         self._refreshed.append(items)
-        self._index.append(self._index_rows_of(items))
+        for space, found in self._index_rows_of(items):
+            self._index.setdefault(space, []).append(found)
         self._updated += items.num_rows
         self.items += items.num_rows
 
@@ -184,7 +203,8 @@ class _Pending:
                 run_id=plan.run_id,
             )
             vectors = rows.vectors_table(good, self._matrix(good), run_id=plan.run_id)
-            self._index.append(rows.index_table(items, vectors, dim=release.dim, attributes=plan.attributes))
+            made = index_table(items, vectors, dim=release.dim, attributes=plan.attributes)
+            self._index.setdefault(release.space_id, []).append(made)
             encoded = int(pc.sum(pc.greater(good["fresh"], 0)).as_py())
             added = int(pc.sum(pc.invert(good["known"])).as_py())
             self._updated += good.num_rows - added
@@ -198,10 +218,10 @@ class _Pending:
             release=release,
             attributes=plan.attributes,
             items=items,
-            vectors=vectors,
+            vectors={} if vectors is None else {release.space_id: vectors},
             refreshed=_concatenated(self._refreshed),
             rejects=rejects,
-            index=_concatenated(self._index),
+            index={space: pa.concat_tables(parts) for space, parts in self._index.items()},
             deleted=deleted,
             resolved=list(plan.resolved) if self._last else [],
             counts=Counts(
@@ -212,7 +232,7 @@ class _Pending:
                 encoded=encoded,
                 chunks=vectors.num_rows if vectors is not None else 0,
             ),
-            encode_seconds=_encode_seconds(done),
+            encode_seconds=encode_seconds(done),
             offset=plan.offset if self._last else None,
         )
 
@@ -253,26 +273,27 @@ class _Pending:
             columns["attributes"] = pa.nulls(old.num_rows, self._plan.attributes)
         return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
-    def _index_rows_of(self, items: pa.Table) -> pa.Table:
-        release = self.target.release
-        vectors = self.snapshot.rows_of(
-            "vectors",
-            items["item_id"].combine_chunks(),
-            [c for c in VECTOR_COLUMNS if c != "item_id"],
-            release.space_id,
-        )
-        if vectors is None:
-            raise ValueError(
-                f"items {items['item_id'].to_pylist()[:3]} have no vectors in {release.space_id}"
+    def _index_rows_of(self, items: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        """The index rows of these standing items, by space."""
+        head = self.snapshot.head
+        for release in head.releases if head else ():
+            vectors = self.snapshot.rows_of(
+                "vectors",
+                items["item_id"].combine_chunks(),
+                [c for c in VECTOR_COLUMNS if c != "item_id"],
+                release.space_id,
             )
-        return rows.index_table(items, vectors, dim=release.dim, attributes=self._plan.attributes)
+            if vectors is not None:
+                attributes = self._plan.attributes
+                yield release.space_id, index_table(items, vectors, dim=release.dim, attributes=attributes)
 
 
 def _concatenated(tables: list[pa.Table]) -> pa.Table | None:
     return pa.concat_tables(tables) if tables else None
 
 
-def _encode_seconds(done: pa.Table | None) -> float:
+def encode_seconds(done: pa.Table | None) -> float:
+    """Seconds in which at least one encoder was at work on these rows."""
     if done is None:
         return 0.0
     return covered(list(zip(done["began"].to_pylist(), done["ended"].to_pylist(), strict=True)))

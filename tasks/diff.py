@@ -69,14 +69,17 @@ def pull_and_diff(
     limit: int | None = None,
     max_deleted: float = 1.0,
     yes: bool = False,
+    retry: bool = False,
 ) -> Plan:
     """Pull `source` once, completely or up to `limit` rows, and plan what to do; writes to `spool` only.
+
+    With `retry` only items that stand rejected are looked at, whether or not they changed.
 
     Absence means deletion only after a complete pull without `limit` in which every row could be
     identified. Raises `BadRows` for duplicate ids, `Refused` (unless `yes`) for an empty pull or one
     that would delete more than the share `max_deleted` of the collection.
     """
-    diff = _Diff(snapshot, spool, run_id)
+    diff = _Diff(snapshot, spool, run_id, retry=retry)
     complete = False
     for pulled in source.pull(None):
         room = None if limit is None else limit - diff.seen
@@ -86,7 +89,7 @@ def pull_and_diff(
         diff.add(pulled)
         complete = pulled.complete
     diff.require_distinct_ids(source)
-    if diff.seen == 0 and not yes:
+    if diff.seen == 0 and not yes and not retry:
         raise Refused(
             f"the source is empty: {source.where} gave no items. If that is meant, run again with --yes"
             + ("; every item of the collection will be deleted" if len(diff.known.ids) else "")
@@ -162,6 +165,7 @@ class _Diff:
     snapshot: Snapshot
     spool: Path
     run_id: str
+    retry: bool = False
     seen: int = 0
     unchanged: int = 0
     rejected_known: int = 0
@@ -186,6 +190,8 @@ class _Diff:
 
     def add(self, pulled: Pulled) -> None:
         """Compare one batch."""
+        if self.retry:
+            pulled = self._rejected_before(pulled)
         self._add_rejects(pulled.rejects)
         self._tombstones.extend(pulled.deleted)
         self.offset = pulled.offset or self.offset
@@ -199,7 +205,7 @@ class _Diff:
         rows = self.known.find(ids)
         old = rows >= 0
         self._note_presence(ids, rows, old)
-        content, attributes = _content_hashes(table["content"]), _attributes_hashes(table)
+        content, attributes = _content_hashes(table["content"]), attributes_hashes(table)
         same_content = np.zeros(len(rows), dtype=bool)
         same_content[old] = self.known.content[rows[old]] == content[old]
         same = same_content.copy()
@@ -219,6 +225,13 @@ class _Diff:
                     rest.append_column("attributes_hash", arrays.from_numpy(attributes[chosen], SHORT_HASH))
                 )
 
+    def _rejected_before(self, pulled: Pulled) -> Pulled:
+        """Of a batch the rows that stand rejected."""
+        keys = pa.array(list(self._known_rejects), pa.string())
+        rows = pulled.rows.filter(pc.is_in(pulled.rows["item_id"], value_set=keys))
+        rejects = tuple(r for r in pulled.rejects if (r.item_id or r.uri) in self._known_rejects)
+        return Pulled(rows, rejects)
+
     def _note_presence(self, ids: pa.Array, rows: np.ndarray, old: np.ndarray) -> None:
         """Remember which items were met; met more often than present means met twice."""
         self._present[rows[old]] = True
@@ -235,7 +248,7 @@ class _Diff:
                 self.blocked = True
             else:
                 self._note_presence_of(reject.item_id)
-            if self._known_rejects.get(key, b"") is None:
+            if self._known_rejects.get(key, b"") is None and not self.retry:
                 self.rejected_known += 1  # could not be read before, cannot be read now
             else:
                 self._rejects.append(reject)
@@ -260,7 +273,7 @@ class _Diff:
             if good[at]:
                 self._resolved.append(item_id)
             else:
-                skipped[at] = self._known_rejects[item_id] == content[at].tobytes()
+                skipped[at] = not self.retry and self._known_rejects[item_id] == content[at].tobytes()
         self.rejected_known += int(skipped.sum())
         return skipped
 
@@ -288,6 +301,7 @@ class _Diff:
     def plan(self, *, complete: bool, max_deleted: float, yes: bool) -> Plan:
         notes = []
         total = len(self.known.ids)
+        complete = complete and not self.retry
         sure = complete and not self.blocked
         gone = ~self._present if sure else np.zeros(total, dtype=bool)
         tombstones = arrays.strings(list(dict.fromkeys(self._tombstones)))
@@ -334,7 +348,7 @@ def _content_hashes(content: pa.ChunkedArray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="V32")
 
 
-def _attributes_hashes(table: pa.Table) -> np.ndarray:
+def attributes_hashes(table: pa.Table) -> np.ndarray:
     """Hash of each row's attributes with their names and types, as an array of V16."""
     if "attributes" not in table.column_names:
         return np.frombuffer(hashlib.sha256(b"").digest()[:16] * table.num_rows, dtype="V16")

@@ -148,15 +148,16 @@ def _chunker(facts: EncoderFacts, chunking: Chunking) -> Chunker:
 
 
 def decode_and_chunk(rows: pa.Table, job: EncodeJob) -> pa.Table:
-    """Replace `content` by `text`, `chunks` and `reject`."""
+    """Replace `content` by `text`, `chunks` and `reject`; a column `spans` says how a text is cut already."""
     chunker = _chunker(job.facts, job.chunking)
     texts: list[str | None] = []
     chunks: list[list[tuple[int, int, bytes]]] = []
     rejects: list[dict[str, str] | None] = []
-    for content in rows["content"].to_pylist():
+    given = rows["spans"].to_pylist() if "spans" in rows.column_names else [None] * rows.num_rows
+    for content, known in zip(rows["content"].to_pylist(), given, strict=True):
         try:
             text = decode_text(content, declared=job.encoding)
-            spans = chunker.spans(text)
+            spans = [(c["start"], c["end"]) for c in known] if known else chunker.spans(text)
         except RowError as error:
             texts.append(None)
             chunks.append([])
@@ -167,7 +168,7 @@ def decode_and_chunk(rows: pa.Table, job: EncodeJob) -> pa.Table:
             rejects.append(None)
     sizes = pa.array([0 if c is None else len(c) for c in rows["content"].to_pylist()], pa.int64())
     return (
-        rows.drop_columns(["content"])
+        rows.drop_columns([n for n in ("content", "spans") if n in rows.column_names])
         .append_column("bytes", sizes)
         .append_column("text", pa.array(texts, pa.large_string()))
         .append_column("chunks", _chunks_array(chunks))

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, model_validator
 
 from encoders.files import HashCache
 from encoders.spec import ChunkSpec, EncoderSpec, Modality
+from storage.places import Place
+from storage.remote import Remote
 from storage.schemas import ITEM_COLUMNS, VECTOR_COLUMNS, VIEW_SUFFIXES
+from storage.verified import Verified
 from tasks.errors import NothingThere
 
 RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, "space_id"))
@@ -28,6 +31,14 @@ INDEX_OWN = frozenset(
 """Names that LanceDB gives to columns of its own."""
 
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
+
+
+def _as_place(given: object) -> Place:
+    if isinstance(given, str):
+        return Remote.parse(given) if given.startswith("s3://") else Path(given)
+    if isinstance(given, Path | Remote):
+        return given
+    raise ValueError(f"expected a folder or s3://bucket/prefix, got {given!r}")
 
 
 class _Settings(BaseModel):
@@ -77,29 +88,49 @@ class Resources(_Settings):
     gpus_per_actor: float | None = Field(default=None, ge=0)
 
 
-class Collection(_Settings):
-    """A named set of items with a source, a chunking and an encoder."""
+class Retain(_Settings):
+    """What `maintain` keeps: versions of the last `days`, and `releases` earlier ones beside the live."""
 
-    source: Source
-    encoder: str
+    days: float = Field(default=14, ge=0)
+    releases: int = Field(default=1, ge=0)
+
+
+class Collection(_Settings):
+    """A named set of items with a source, a chunking and an encoder.
+
+    A collection that is only imported has no source, and no encoder where none is at hand.
+    """
+
+    source: Source | None = None
+    encoder: str | None = None
     modality: Modality | None = None
     chunk: ChunkSpec = ChunkSpec()
     resources: Resources = Resources()
     max_deleted: float = Field(default=0.2, ge=0, le=1)
+    retain: Retain = Retain()
 
 
 class Project(_Settings):
     """`evervec.yaml`, checked, its paths absolute."""
 
     root: Path
-    lake: Path
+    lake: Annotated[Place, PlainValidator(_as_place)]
     encoders: dict[str, EncoderSpec] = Field(min_length=1)
     collections: dict[CollectionName, Collection]
     ray_address: str | None = None
 
     @model_validator(mode="after")
+    def _sources_have_encoders(self) -> "Project":
+        for name, collection in self.collections.items():
+            if collection.source is not None and collection.encoder is None:
+                raise ValueError(f"collection {name!r} has a source but no `encoder:` to encode it with")
+        return self
+
+    @model_validator(mode="after")
     def _encoders_exist(self) -> "Project":
         for name, collection in self.collections.items():
+            if collection.encoder is None:
+                continue
             if collection.encoder not in self.encoders:
                 raise ValueError(
                     f"collection {name!r} uses encoder {collection.encoder!r}, which is not under "
@@ -146,6 +177,10 @@ class Project(_Settings):
             known = ", ".join(self.collections) or "none"
             raise NothingThere(f"no collection {name!r} in evervec.yaml; there are: {known}")
         return self.collections[name]
+
+    def verified(self) -> Verified:
+        """Files of the lake that this machine has found to be whole, in `.evervec/` too."""
+        return Verified(self.root / ".evervec" / "verified.json")
 
     def hashes(self) -> HashCache:
         """Remembered hashes of model files, in `.evervec/` beside the configuration."""

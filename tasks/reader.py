@@ -8,36 +8,52 @@ with reader.open(load_project(".")) as lake:
     table = lake.sql("SELECT count(*) FROM docs")
 """
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from encoders.catalog import describe, open_encoder
-from encoders.errors import EncoderError
+from encoders.catalog import open_encoder
 from encoders.protocol import Encoder
-from encoders.spec import EncoderFacts, EncoderSpec
-from storage.commits import Commit, Release
-from storage.errors import QueryRefused
+from storage import releases
+from storage.commits import Release
+from storage.errors import Damaged, QueryRefused
 from storage.snapshot import Snapshot
-from tasks.errors import EncoderChanged, NothingThere
+from tasks.errors import NothingThere
 from tasks.project import Project
+from tasks.releases import encoder_of
 
 if TYPE_CHECKING:
+    from storage.filters import Filter
     from storage.sql import Connection
-    from storage.vectors import Reading
+    from storage.vectors import Hits, Reading
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["vector", "text", "hybrid"]
 
 _CHUNKS_PER_ITEM = 3
 """Chunks asked for per item wanted where items have several; more if these are of too few items."""
 
+_FUSED = 60
+"""k of reciprocal rank fusion, 1 / (k + rank), as Cormack, Clarke and Büttcher (2009) propose it."""
+
+_FUSED_DEPTH = 5
+"""Items per item wanted that each ranking gives to a fusion."""
+
 
 @dataclass(frozen=True)
 class Hit:
-    """One item of a result by its best chunk; `score` is the cosine to the query."""
+    """One item of a result by its best chunk.
+
+    `score` is the cosine to the query in mode `vector`, BM25 in mode `text`, and the sum of reciprocal
+    ranks in mode `hybrid`; scores of different modes cannot be compared.
+    """
 
     rank: int
     item_id: str
@@ -52,13 +68,22 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """The hits of one query, best first, and the release that gave them."""
+    """The hits of one query, best first, and the release and version that gave them."""
 
     release: int
     space_id: str
     strategy: str
+    version: int
     hits: tuple[Hit, ...]
     milliseconds: float
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A release to read, at the head or frozen at a version."""
+
+    release: int
+    version: int | None = None
 
 
 @contextmanager
@@ -71,47 +96,84 @@ def open(project: Project) -> Iterator["Reader"]:
         reader.close()
 
 
+@dataclass(frozen=True)
+class _View:
+    """What one search reads: a snapshot, and the release of it that is asked for."""
+
+    snapshot: Snapshot
+    release: Release
+
+    @property
+    def collection(self) -> str:
+        return self.snapshot.root.name
+
+
 class Reader:
     """Reads one lake. Encoders and tables are opened at first use and kept."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._verified = project.verified()
         self._snapshots: dict[str, Snapshot] = {}
         self._encoders: dict[str, Encoder] = {}
-        self._indexes: dict[str, tuple[int, Reading]] = {}
+        self._indexes: dict[tuple[str, str], tuple[int, Reading | None]] = {}
         self._connections: list[Connection] = []
         self.bound: dict[str, int] = {}
         """Collections, with their versions, that the last SQL query saw."""
 
-    def search(self, collection: str, query: str, k: int = 10) -> Found:
-        """The `k` items whose best chunk is nearest to `query` in the live release's space."""
+    def search(
+        self,
+        collection: str,
+        query: str,
+        k: int = 10,
+        *,
+        mode: Mode = "vector",
+        where: str | None = None,
+        release: Pinned | None = None,
+    ) -> Found:
+        """The `k` items whose best chunk ranks highest, among the chunks that `where` admits.
+
+        `mode` ranks by the cosine to the query in the release's space (`vector`), by BM25 over the
+        words (`text`), or by both, fused by their reciprocal ranks (`hybrid`). `where` is a condition
+        on the columns of the index, applied before ranking. Raises `QueryRefused`, `EncoderChanged`,
+        `NothingThere`, `NoSuchRelease`, `VersionGone`.
+        """
         started = time.perf_counter()
-        head = self._head(collection)
-        hits = tuple(self._nearest(collection, head, self._embed(collection, head, query), k))
+        view = self._view(collection, release)
+        if mode == "text":
+            hits = self._by_text(view, query, k, where)
+        elif mode == "vector":
+            hits = self._nearest(view, self._embed(view, query), k, where)
+        else:
+            near = self._nearest(view, self._embed(view, query), k * _FUSED_DEPTH, where)
+            hits = fused([near, self._by_text(view, query, k * _FUSED_DEPTH, where)], k)
         elapsed = (time.perf_counter() - started) * 1000
-        return Found(head.live.release, head.live.space_id, head.live.strategy, hits, round(elapsed, 3))
+        own, version = view.release, view.snapshot.version
+        return Found(own.release, own.space_id, own.strategy, version, tuple(hits), round(elapsed, 3))
 
     def nearest(self, collection: str, vector: np.ndarray, k: int = 10) -> list[Hit]:
         """Like `search`, for a vector (float32, (dim,)) that is at hand."""
-        return list(self._nearest(collection, self._head(collection), vector, k))
+        return self._nearest(self._view(collection), vector, k, None)
 
     def embed(self, collection: str, query: str) -> np.ndarray:
         """The query's vector in the live release's space, float32 (dim,)."""
-        return self._embed(collection, self._head(collection), query)
+        return self._embed(self._view(collection), query)
 
-    def _embed(self, collection: str, head: Commit, query: str) -> np.ndarray:
-        release = head.live
-        if release.space_id not in self._encoders:
-            spec, facts = live_encoder(self._project, collection, release)
-            self._encoders[release.space_id] = open_encoder(spec, facts)
-        return self._encoders[release.space_id].encode_query(query)
+    def sql(self, query: str, at: int | None = None) -> pa.Table:
+        """The result of one SELECT or EXPLAIN over the views, at version `at` if given.
 
-    def sql(self, query: str) -> pa.Table:
-        """The result of one SELECT or EXPLAIN over the views. Raises `QueryRefused`."""
+        A version is of one collection, so `at` needs a query over just one. Raises `QueryRefused`,
+        `VersionGone`, `NothingThere`.
+        """
         from storage import sql
 
         names = sql.collections_named(query, self._project.collections)
-        connection = self._connect(names)
+        if at is not None and len(names) != 1:
+            raise QueryRefused(
+                f"a version is of one collection, and this query is over {', '.join(names)}; "
+                "name one of them alone with --as-of"
+            )
+        connection = self._connect({name: self._at(name, at) for name in names})
         try:
             return sql.run(connection, query)
         except QueryRefused as error:
@@ -127,7 +189,7 @@ class Reader:
 
     def connect(self) -> "Connection":
         """A read-only DuckDB connection with the views of all collections, frozen at this moment."""
-        connection = self._connect(list(self._project.collections))
+        connection = self._connect({name: self.snapshot(name) for name in self._project.collections})
         self._connections.append(connection)
         return connection
 
@@ -143,92 +205,156 @@ class Reader:
         for connection in self._connections:
             connection.close()
 
-    def _connect(self, names: list[str]) -> "Connection":
+    def _at(self, collection: str, version: int | None) -> Snapshot:
+        self._project.collection(collection)
+        return (
+            self.snapshot(collection)
+            if version is None
+            else Snapshot.open(self._project.lake / collection, version)
+        )
+
+    def _view(self, collection: str, pinned: Pinned | None = None) -> _View:
+        return self._view_of(self._at(collection, pinned.version if pinned else None), pinned)
+
+    def _view_of(self, snapshot: Snapshot, pinned: Pinned | None = None) -> _View:
+        head = snapshot.head
+        if head is None:
+            name = snapshot.root.name
+            raise NothingThere(f"collection {name!r} is empty; fill it: evervec ingest {name}")
+        return _View(snapshot, releases.find(snapshot, pinned.release) if pinned else head.live)
+
+    def _connect(self, bound: dict[str, Snapshot]) -> "Connection":
         """Views and functions of one moment: what `search` finds are rows that the views hold."""
         from storage import sql
 
-        bound = {name: self.snapshot(name) for name in names}
         self.bound = {name: snapshot.version for name, snapshot in bound.items()}
+        for snapshot in bound.values():
+            self._verified.require(snapshot.root, snapshot.all_files())
 
-        def head(collection: str) -> Commit:
-            found = bound[collection].head if collection in bound else None
-            return found or self._head(collection)
+        def view(collection: str) -> _View:
+            return self._view_of(bound[collection]) if collection in bound else self._view(collection)
 
         def embed(collection: str, query: str) -> np.ndarray:
-            return self._embed(collection, head(collection), query)
+            return self._embed(view(collection), query)
 
         def search(collection: str, query: str, k: int) -> list[dict[str, Any]]:
-            hits = self._nearest(collection, head(collection), embed(collection, query), k)
+            seen = view(collection)
+            hits = self._nearest(seen, self._embed(seen, query), k, None)
             return [{"item_id": h.item_id, "chunk_no": h.chunk_no, "score": h.score} for h in hits]
 
         return sql.connect(self._project.lake, bound, embed, search)
 
-    def _head(self, collection: str) -> Commit:
-        head = self.snapshot(collection).head
-        if head is None:
-            raise NothingThere(f"collection {collection!r} is empty; fill it: evervec ingest {collection}")
-        return head
+    def _embed(self, view: _View, query: str) -> np.ndarray:
+        space = view.release.space_id
+        if space not in self._encoders:
+            spec, facts = encoder_of(self._project, view.collection, view.release)
+            self._encoders[space] = open_encoder(spec, facts)
+        return self._encoders[space].encode_query(query)
 
-    def _reading(self, collection: str, head: Commit) -> "Reading":
+    def _reading(self, view: _View) -> "Reading | None":
+        """The index of a view; None, with a warning, if it cannot be read: then Parquet is searched."""
         from storage.vectors import Index  # lancedb: 1.5 s, and only searches need it
 
-        held = self._indexes.get(collection)
-        if held is None or held[0] != head.number:
-            held = (head.number, Index(self._project.lake, head.index.table).open_at(head.index))
-            self._indexes[collection] = held
-        return held[1]
-
-    def _nearest(self, collection: str, head: Commit, vector: np.ndarray, k: int) -> Iterator[Hit]:
-        """Best chunk of each of `k` items: chunks are fetched until they are of enough items."""
-        reading = self._reading(collection, head)
-        k = min(k, reading.rows)
-        if k < 1:
-            return
-        chunked = reading.rows > head.total_items
-        limit = k * _CHUNKS_PER_ITEM if chunked else k
-        while True:
-            found = reading.nearest(vector, limit)
-            first: dict[str, int] = {}
-            for row, item_id in enumerate(found.rows["item_id"].to_pylist()):
-                first.setdefault(item_id, row)
-            if len(first) >= k or found.rows.num_rows < limit:
-                break
-            limit *= 4
-        chosen = list(first.values())[:k]
-        rows = found.rows.take(pa.array(chosen, pa.int64())).to_pylist()
-        for rank, (row, at) in enumerate(zip(rows, chosen, strict=True), start=1):
-            yield Hit(
-                rank=rank,
-                item_id=row["item_id"],
-                chunk_no=row["chunk_no"],
-                score=float(found.scores[at]),
-                origin=row["origin"],
-                uri=row["uri"],
-                text=row["text"],
-                chunk_start=row["chunk_start"],
-                chunk_end=row["chunk_end"],
-            )
-
-
-def live_encoder(project: Project, collection: str, release: Release) -> tuple[EncoderSpec, EncoderFacts]:
-    """The encoder of a release: as recorded, else the one in the configuration if it has its fingerprint.
-
-    Raises `EncoderChanged` if the model's files are no longer what the release was made with.
-    """
-    hashes = project.hashes()
-    own = project.encoders[project.collection(collection).encoder]
-    recorded = EncoderSpec.model_validate(release.encoder)
-    for spec in dict.fromkeys([recorded, own]):
+        head, space = view.snapshot.head, view.release.space_id
+        if head is None or space not in head.indexes:
+            return None
+        held = self._indexes.get((view.collection, space))
+        if held is not None and held[0] == head.number:
+            return held[1]
+        named = head.indexes[space]
+        index = Index(self._project.lake, named.table)
+        reading = None
         try:
-            facts = describe(spec, hashes)
-        except EncoderError:
-            if spec == own:
-                raise
-            continue  # moved since: the configuration says where to
-        if facts.fingerprint == release.fingerprint:
-            return spec, facts
-    raise EncoderChanged(
-        f"collection {collection!r} holds vectors of {release.space_id}, but the files of {recorded.model} "
-        f"now make {facts.space_id}: a query would be compared with vectors of another space. Put the "
-        "earlier files back, or ingest into a new collection"
-    )
+            self._verified.require(index.directory, view.snapshot.index_files(named))
+            reading = index.open_at(named)
+        except Damaged as error:
+            logger.warning("%s. Until then searches go over Parquet, exactly", error)
+        self._indexes[view.collection, space] = (head.number, reading)
+        return reading
+
+    def _nearest(self, view: _View, vector: np.ndarray, k: int, where: str | None) -> list[Hit]:
+        reading = self._reading(view)
+        condition = self._filter(view, reading, where)
+        if reading is not None:
+            index = reading
+            return _best(lambda limit: index.nearest(vector, limit, condition), view, k)
+        from storage import exact
+
+        self._verified.require(view.snapshot.root, view.snapshot.all_files())
+        space = view.release.space_id
+        return _best(
+            lambda limit: exact.nearest(self._project.lake, view.snapshot, space, vector, limit, condition),
+            view,
+            k,
+        )
+
+    def _by_text(self, view: _View, query: str, k: int, where: str | None) -> list[Hit]:
+        reading = self._reading(view)
+        if reading is None:
+            raise QueryRefused(
+                "the words of this version cannot be searched: its index is gone or damaged. Use --mode "
+                f"vector, or make the index anew: evervec maintain {view.collection} --rebuild-index"
+            )
+        condition = self._filter(view, reading, where)
+        return _best(lambda limit: reading.matching(query, limit, condition), view, k)
+
+    def _filter(self, view: _View, reading: "Reading | None", where: str | None) -> "Filter | None":
+        if where is None:
+            return None
+        from storage import filters, indexing
+
+        schema = reading.schema if reading else indexing.columns_of(view.snapshot, view.release.space_id)
+        return filters.parse(where, {f.name: f.type for f in schema if f.name != "vector"})
+
+
+def fused(rankings: list[list[Hit]], k: int) -> list[Hit]:
+    """The first `k` items by reciprocal rank fusion: the sum over rankings of 1 / (60 + rank).
+
+    An item's chunk is the one of the ranking that has it highest. Ties are broken by id.
+    """
+    scores: dict[str, float] = {}
+    best: dict[str, Hit] = {}
+    for ranking in rankings:
+        for hit in ranking:
+            scores[hit.item_id] = scores.get(hit.item_id, 0.0) + 1 / (_FUSED + hit.rank)
+            if hit.item_id not in best or hit.rank < best[hit.item_id].rank:
+                best[hit.item_id] = hit
+    order = sorted(scores, key=lambda item_id: (-scores[item_id], item_id))[:k]
+    return [
+        Hit(**{**vars(best[item_id]), "rank": rank, "score": scores[item_id]})
+        for rank, item_id in enumerate(order, start=1)
+    ]
+
+
+def _best(find: "Callable[[int], Hits]", view: _View, k: int) -> list[Hit]:
+    """Best chunk of each of `k` items: chunks are fetched until they are of enough items."""
+    head = view.snapshot.head
+    rows = head.spaces[view.release.space_id].rows if head else 0
+    k = min(k, rows)
+    if head is None or k < 1:
+        return []
+    limit = k * _CHUNKS_PER_ITEM if rows > head.total_items else k
+    while True:
+        found = find(limit)
+        first: dict[str, int] = {}
+        for row, item_id in enumerate(found.rows["item_id"].to_pylist()):
+            first.setdefault(item_id, row)
+        if len(first) >= k or found.rows.num_rows < limit:
+            break
+        limit *= 4
+    chosen = list(first.values())[:k]
+    table = found.rows.take(pa.array(chosen, pa.int64())).to_pylist()
+    return [
+        Hit(
+            rank=rank,
+            item_id=row["item_id"],
+            chunk_no=row["chunk_no"],
+            score=float(found.scores[at]),
+            origin=row["origin"],
+            uri=row["uri"],
+            text=row["text"],
+            chunk_start=row["chunk_start"],
+            chunk_end=row["chunk_end"],
+        )
+        for rank, (row, at) in enumerate(zip(table, chosen, strict=True), start=1)
+    ]

@@ -12,7 +12,6 @@ from storage.schemas import (
     REJECTS,
     SHORT_HASH,
     TIMESTAMP,
-    index_schema,
     items_schema,
     vectors_schema,
 )
@@ -64,29 +63,6 @@ def vectors_table(done: pa.Table, matrix: np.ndarray, *, run_id: str) -> pa.Tabl
         "run_id": pa.array([run_id] * total),
     }
     return pa.table(columns, schema=vectors_schema(dim))
-
-
-def index_table(items: pa.Table, vectors: pa.Table, *, dim: int, attributes: pa.StructType) -> pa.Table:
-    """LanceDB rows of these chunks: their vectors, with text, uri and attributes of their items."""
-    row_of = {item_id: row for row, item_id in enumerate(items["item_id"].to_pylist())}
-    ids = vectors["item_id"].to_pylist()
-    parents = pa.array([row_of[i] for i in ids], pa.int64())
-    texts = items["text"].to_pylist()
-    spans = zip(
-        parents.to_pylist(),
-        vectors["chunk_start"].to_pylist(),
-        vectors["chunk_end"].to_pylist(),
-        strict=True,
-    )
-    columns = {name: vectors[name] for name in ("item_id", "chunk_no", "chunk_start", "chunk_end", "origin")}
-    columns["uri"] = items["uri"].take(parents)
-    columns["text"] = pa.array([texts[row][a:b] for row, a, b in spans], pa.string())
-    if attributes.num_fields:
-        struct = items["attributes"].combine_chunks().take(parents)
-        columns |= dict(zip((f.name for f in attributes), struct.flatten(), strict=True))
-    columns["vector"] = vectors["vector"]
-    schema = index_schema(dim, attributes)
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def rejects_table(failed: pa.Table, *, run_id: str, now: datetime) -> pa.Table:

@@ -1,11 +1,10 @@
 """How a collection stands, from its commit log and file sizes alone."""
 
-import contextlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from storage import places
+from storage.places import Place
 from storage.snapshot import Snapshot
 from tasks.project import Project
 
@@ -25,17 +24,18 @@ class Status:
     bytes: int
 
 
-def status(project: Project, name: str) -> Status:
-    """The state of a collection. Raises `NothingThere` if it is not configured."""
+def status(project: Project, name: str, at: int | None = None) -> Status:
+    """The state of a collection, at version `at` if given. Raises `NothingThere`, `VersionGone`."""
     project.collection(name)
-    snapshot = Snapshot.open(project.lake / name)
+    snapshot = Snapshot.open(project.lake / name, at)
     head = snapshot.head
     if head is None:
         return Status(name, 0, 0, 0, 0, (), None, None, 0)
     spaces = tuple({"space_id": s, **o.model_dump()} for s, o in head.spaces.items())
     live = head.live.model_dump(include={"release", "space_id", "strategy"}) | {"version": head.number}
     index = {"rows": head.index.rows, "version": head.index.version, "lag_versions": 0}
-    size = _size(project.lake / name) + _size(project.lake / "index" / f"{head.index.table}.lance")
+    tables = [f"{index.table}.lance" for index in head.indexes.values()]
+    size = _size(project.lake / name) + sum(_size(project.lake / "index" / table) for table in tables)
     chunks = head.spaces[head.live.space_id].rows
     return Status(name, head.number, head.total_items, chunks, head.total_rejects, spaces, live, index, size)
 
@@ -49,11 +49,7 @@ def rejects(project: Project, name: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["rejected_at"], reverse=True)
 
 
-def _size(folder: Path) -> int:
-    total = 0
-    for place, folders, names in os.walk(folder):  # beside a run that makes and removes files
-        folders[:] = [f for f in folders if f not in ("_spool", "_locks")]
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += Path(place, name).stat().st_size
-    return total
+def _size(folder: Place) -> int:
+    """Bytes below a folder, without what a run that is under way puts aside."""
+    working = ("_spool/", "_locks/")
+    return sum(entry.bytes for entry in places.walk(folder) if not entry.path.startswith(working))

@@ -12,14 +12,16 @@ import pyarrow.compute as pc
 
 from encoders.catalog import describe
 from encoders.spec import Chunking, EncoderFacts, EncoderSpec
-from storage.commits import Release
-from storage.locks import lock
+from storage.commits import Commit, Release
+from storage.locks import Lease, lock
 from storage.snapshot import Snapshot
 from tasks import diff, spool
 from tasks.diff import Plan
-from tasks.errors import EncoderChanged
+from tasks.errors import EncoderChanged, SourceUnusable
 from tasks.progress import Landed, Progress
 from tasks.project import Collection, Project
+from tasks.project import Source as SourceSettings
+from tasks.releases import encoder_of
 from tasks.sources.catalog import open_source
 from tasks.spool import read_part
 
@@ -42,11 +44,22 @@ class Job:
 
     collection: str
     settings: Collection
+    source: SourceSettings
     spec: EncoderSpec
     facts: EncoderFacts
     chunking: Chunking
     release: Release
     version: int
+    releases_kept: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a run holds while it works: the folder of its spool, and the lease of its collection."""
+
+    spool: Path
+    lease: Lease
 
 
 @dataclass(frozen=True)
@@ -63,53 +76,85 @@ def check(project: Project, name: str) -> Job:
     Raises `EncoderChanged` if the lake was written by another encoder or cut by another chunking.
     """
     settings = project.collection(name)
+    if settings.source is None or settings.encoder is None:
+        raise SourceUnusable(
+            f"collection {name!r} has no {'source' if settings.source is None else 'encoder'} in "
+            f"evervec.yaml, so nothing can be pulled; give it one, or bring vectors: "
+            f"evervec import {name} FILE"
+        )
     spec = project.encoders[settings.encoder]
     facts = describe(spec, project.hashes())
-    chunking = Chunking.of(settings.chunk, facts)
-    head = Snapshot.open(project.lake / name).head
+    head = Snapshot.open(project.lake / name, strict=True).head  # writers do not go on over damage
+    note = ""
     if head is None:
+        chunking = Chunking.of(settings.chunk, facts)
         release = _first_release(spec, facts, chunking)
     else:
         release = head.live
-        _require_same(name, settings, facts, chunking, release)
-    return Job(name, settings, spec, facts, chunking, release, head.number if head else 0)
+        if facts.fingerprint != release.fingerprint:
+            _require_known(name, settings.encoder, facts, head)
+            spec, facts = encoder_of(project, name, release)
+            note = (
+                f"release {release.release} ({release.space_id}) is live: items are encoded by its encoder, "
+                f"not by {settings.encoder!r} of evervec.yaml"
+            )
+        chunking = Chunking.of(settings.chunk, facts)
+        _require_same_chunking(name, chunking, release)
+    version = head.number if head else 0
+    kept = sum(not r.retired for r in head.releases) if head else 1
+    return Job(name, settings, settings.source, spec, facts, chunking, release, version, kept, note)
+
+
+class _NoLease:
+    """What a dry run holds."""
+
+    def still_held(self) -> bool:
+        return True
 
 
 @contextmanager
-def lease(project: Project, name: str, *, wait: float, dry_run: bool) -> Iterator[Path]:
-    """Hold the collection's ingest for this process; yields the folder for its spool.
+def lease(project: Project, name: str, *, wait: float, dry_run: bool) -> Iterator[Workplace]:
+    """Hold the collection's ingest for this process; yields that lease with the folder for its spool.
 
     A dry run only looks: it holds nothing and leaves nothing.
     """
     project.collection(name)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="evervec-") as folder:
-            yield Path(folder)
+            yield Workplace(Path(folder), _NoLease())
         return
     root = project.lake / name
-    with lock(root, "ingest", wait=wait):
-        spool.discard(root / "_spool")  # of runs that died
-        try:
-            yield root / "_spool"
-        finally:
-            spool.discard(root / "_spool")
+    with lock(root, "ingest", wait=wait) as held:
+        if isinstance(root, Path):
+            place = root / "_spool"
+            spool.discard(place)  # of runs that died
+            try:
+                yield Workplace(place, held)
+            finally:
+                spool.discard(place)
+        else:
+            with tempfile.TemporaryDirectory(prefix="evervec-") as folder:
+                yield Workplace(Path(folder), held)
 
 
-def pull_and_diff(project: Project, job: Job, spool: Path, run_id: str, limit: int | None, yes: bool) -> Plan:
+def pull_and_diff(
+    project: Project, job: Job, spool: Path, run_id: str, limit: int | None, yes: bool, retry: bool
+) -> Plan:
     """Pull the source once and plan what to do. Raises `BadRows`, `Refused`, `SourceUnusable`."""
     snapshot = Snapshot.open(project.lake / job.collection)
     return diff.pull_and_diff(
-        open_source(job.settings.source, snapshot.attribute_types()),
+        open_source(job.source, snapshot.attribute_types()),
         snapshot,
         spool,
         run_id=run_id,
         limit=limit,
         max_deleted=job.settings.max_deleted,
         yes=yes,
+        retry=retry,
     )
 
 
-def encode_and_commit(project: Project, job: Job, plan: Plan, progress: Progress) -> Landed:
+def encode_and_commit(project: Project, job: Job, plan: Plan, lease: Lease, progress: Progress) -> Landed:
     """Carry out a plan in windows; returns when all of it is durable. Raises `RunFailed`."""
     if plan.is_empty:
         return Landed(job.version)
@@ -117,13 +162,25 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, progress: Progress
     from tasks.encode import EncodeJob, encode_stream
 
     snapshot = Snapshot.open(project.lake / job.collection)
-    target = commit.Target(project.lake, job.collection, job.spec.modality, job.release)
-    source = open_source(job.settings.source, {})
+    target = commit.Target(project.lake, job.collection, job.spec.modality, job.release, lease)
+    source = open_source(job.source, {})
     work = EncodeJob(job.spec, job.facts, job.chunking, source.encoding)
     stored = snapshot.chunk_hashes(job.release.space_id) if plan.changed else np.empty(0, "S16")
     stream = encode_stream(project, job.settings.resources, work, plan.changed, stored)
     with contextlib.closing(stream):  # of a run that fails: no actors are left behind
         return commit.land(target, snapshot, plan, stream, progress)
+
+
+def fill_retained(project: Project, job: Job, place: Workplace, run_id: str, progress: Progress) -> Landed:
+    """Encode what the releases that are kept beside the live one lack, so that a rollback finds every item.
+
+    Their encoders see the same items again; the counts of the run are those of the live release.
+    """
+    if job.releases_kept < 2:
+        return Landed(0)
+    from tasks import complete  # torch and lancedb, which most runs do not need for this
+
+    return complete.fill_retained(project, job.collection, place.spool, run_id, place.lease, progress)
 
 
 def forecast(plan: Plan) -> Forecast:
@@ -146,16 +203,19 @@ def _first_release(spec: EncoderSpec, facts: EncoderFacts, chunking: Chunking) -
     )
 
 
-def _require_same(
-    name: str, settings: Collection, facts: EncoderFacts, chunking: Chunking, release: Release
-) -> None:
-    if facts.fingerprint != release.fingerprint:
-        raise EncoderChanged(
-            f"collection {name!r} holds vectors of {release.space_id}, but encoder {settings.encoder!r} now "
-            f"writes into {facts.space_id}. Vectors of two spaces must not be mixed. Changing the encoder is "
-            f"an upgrade, which this version does not have yet (`evervec upgrade {name} --to "
-            f"{settings.encoder}`): put the earlier encoder back, or ingest into a new collection"
-        )
+def _require_known(name: str, encoder: str, facts: EncoderFacts, head: Commit) -> None:
+    """Raise `EncoderChanged` unless a release that is kept was made by this encoder."""
+    if any(r.fingerprint == facts.fingerprint and not r.retired for r in head.releases):
+        return
+    raise EncoderChanged(
+        f"collection {name!r} holds vectors of {head.live.space_id}, but encoder {encoder!r} now "
+        f"writes into {facts.space_id}. Vectors of two spaces must not be mixed. Changing the encoder is "
+        f"an upgrade, which this version does not have yet (`evervec upgrade {name} --to "
+        f"{encoder}`): put the earlier encoder back, or ingest into a new collection"
+    )
+
+
+def _require_same_chunking(name: str, chunking: Chunking, release: Release) -> None:
     if chunking.id != release.chunking_id:
         was = ", ".join(f"{k}: {v}" for k, v in release.chunking.items())
         raise EncoderChanged(

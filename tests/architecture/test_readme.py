@@ -34,7 +34,7 @@ def test_the_configuration_shown_is_valid(tmp_path: Path):
     yaml = re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     assert yaml
     (tmp_path / "evervec.yaml").write_text(yaml.group(1))
-    assert set(load_project(tmp_path).collections) == {"docs", "products", "stdlib"}
+    assert set(load_project(tmp_path).collections) == {"docs", "products", "stdlib", "legacy"}
 
 
 @pytest.mark.parametrize("folder", ["flows", "tasks", "encoders", "storage", "deployments", "tests"])

@@ -15,6 +15,8 @@ ALLOWED = {
     "lancedb": "storage/",
     "duckdb": "storage/",
     "pyarrow.parquet": "storage/",
+    "deltalake": "storage/",
+    "obstore": "storage/",
     "ray": "tasks/",
     "torch": "encoders/",
     "transformers": "encoders/",

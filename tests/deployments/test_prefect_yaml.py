@@ -25,8 +25,10 @@ def test_what_is_scheduled_is_what_is_meant():
         (e["name"], [s["cron"] for s in e["schedules"]], e["work_pool"]["name"], e["parameters"])
         for e in DECLARED
     ]
+    parameters = {"project": ".", "collection": None, "wait": 3600}
     assert table == [
-        ("nightly-ingest", ["0 2 * * *"], "evervec", {"project": ".", "collection": None, "wait": 3600})
+        ("nightly-ingest", ["0 2 * * *"], "evervec", parameters),
+        ("weekly-maintenance", ["0 5 * * 0"], "evervec", parameters),
     ]
 
 
@@ -41,4 +43,4 @@ def test_every_parameter_is_described_in_the_form():
 
 def test_a_dry_run_of_deploy_names_the_deployments_and_asks_no_server(tmp_path):
     """`deploy --dry-run` works offline."""
-    assert deploy(tmp_path, dry_run=True) == ["nightly-ingest"]
+    assert deploy(tmp_path, dry_run=True) == ["nightly-ingest", "weekly-maintenance"]

@@ -266,11 +266,11 @@ def test_refusals_exit_with_3(evervec, project):
 def test_a_damaged_record_exits_with_5_and_names_the_file(evervec, project):
     """Integrity findings have their own code."""
     evervec("-C", project.root, "ingest", "docs")
-    record = Log(project.lake / "docs").path(1)
-    record.write_bytes(record.read_bytes()[:-20])
-    code, _, err = evervec("-C", project.root, "status", "docs")
+    log = Log(project.lake / "docs")
+    log.path(1).write_bytes(log.path(1).read_bytes()[:-20])
+    code, _, err = evervec("-C", project.root, "ingest", "docs")
     assert code == 5
-    assert str(record) in err
+    assert str(log.path(1)) in err
 
 
 def test_an_unexpected_error_is_kept_for_a_report_and_shown_in_one_line(evervec, project, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from storage.snapshot import Snapshot
+from storage.vectors import Index
 from tasks import reader
 
 EVERVEC = str(Path(sys.executable).with_name("evervec"))
@@ -56,8 +57,9 @@ def check_against(project, expected):
     with reader.open(project) as lake:
         rows = lake.sql("SELECT item_id, text FROM docs ORDER BY item_id").to_pylist()
         assert [(r["item_id"], r["text"]) for r in rows] == sorted(expected.items())
-        table = lake._reading("docs", lake._head("docs")).table.to_arrow().to_pylist()
-        assert sorted((r["item_id"], r["text"]) for r in table) == sorted(expected.items())
+    head = Snapshot.open(project.lake / "docs").head
+    table = Index(project.lake, head.index.table).open_at(head.index).table.to_arrow().to_pylist()
+    assert sorted((r["item_id"], r["text"]) for r in table) == sorted(expected.items())
 
 
 @pytest.mark.parametrize("hit", [1, 2])

@@ -115,10 +115,10 @@ def test_a_deployed_nightly_run_is_picked_up_by_a_worker_and_leaves_a_version(se
     for _ in range(2):  # a second deploy updates the first
         done = server.evervec("-C", project.root, "deploy", "--json")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == {"deployments": ["nightly-ingest"]}
-    deployments = server.post("deployments/filter")
-    assert [d["name"] for d in deployments] == ["nightly-ingest"]
-    deployment = deployments[0]
+        assert json.loads(done.stdout) == {"deployments": ["nightly-ingest", "weekly-maintenance"]}
+    deployments = {d["name"]: d for d in server.post("deployments/filter")}
+    assert set(deployments) == {"nightly-ingest", "weekly-maintenance"}
+    deployment = deployments["nightly-ingest"]
     assert deployment["entrypoint"] == "flows.deployed.nightly_ingest"
     assert deployment["parameters"]["project"] == str(project.root)
     assert [s["schedule"]["cron"] for s in deployment["schedules"]] == ["0 2 * * *"]
@@ -139,6 +139,18 @@ def test_a_deployed_nightly_run_is_picked_up_by_a_worker_and_leaves_a_version(se
     assert (table[0]["added"], table[0]["version"]) == (2, 1)
     tasks = {t["name"].rpartition("-")[0] for t in server.post("task_runs/filter")}
     assert {"check", "pull and diff", "encode and commit"} <= tasks
+
+    (project.root / "docs/c.txt").write_text("three")
+    assert server.evervec("-C", project.root, "ingest", "docs").returncode == 0
+    weekly = f"deployments/{deployments['weekly-maintenance']['id']}/create_flow_run"
+    run = server.post(weekly, {"state": {"type": "SCHEDULED"}})
+    assert wait_for(lambda: ended(server, run["id"]), "the run")["state_type"] == "COMPLETED"
+    head = Snapshot.open(project.lake / "docs").head
+    assert head is not None
+    assert (head.verb, head.total_items) == ("maintain", 3)
+    artifacts = server.post("artifacts/filter")
+    table = next(json.loads(a["data"]) for a in artifacts if a["key"] == "maintain-docs")
+    assert table[0]["version"] == head.number
 
 
 def test_the_command_line_makes_a_visible_run_where_a_server_is_configured(server, make_project):

@@ -8,18 +8,23 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import strategies as st
 
 from storage import transaction
 from storage.commits import Release
-from storage.schemas import REJECTS, index_schema, items_schema, vectors_schema
+from storage.schemas import CONTENT_HASH, REJECTS, index_schema, items_schema, vectors_schema
 from storage.snapshot import Snapshot
 from storage.vectors import Index
 
 DIM = 4
 CHUNK = 5
 SPACE = "toy_4_00000000"
+SECOND_DIM = 3
+SECOND_SPACE = "toy_3_11111111"
 ATTRIBUTES = pa.struct([("n", pa.int64())])
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+IDS = ["a", "b/c", "it's", "../d", "\N{GRINNING FACE}", "tab\t"]
+ACTIONS = ["leave", "leave", "leave", "put", "put", "delete", "refresh", "stale", "reject", "resolve"]
 RELEASE = Release(
     release=1,
     space_id=SPACE,
@@ -29,6 +34,9 @@ RELEASE = Release(
     encoder={"model": "toy"},
     chunking={},
     chunking_id="c",
+)
+SECOND = RELEASE.model_copy(
+    update={"release": 2, "space_id": SECOND_SPACE, "dim": SECOND_DIM, "fingerprint": "g"}
 )
 
 
@@ -48,9 +56,9 @@ class Item:
         return replace(self, stale=True)
 
 
-def vector_of(text):
+def vector_of(text, dim=DIM):
     """A vector of small whole numbers that depends on the text alone."""
-    return [float(b) + 1 for b in hashlib.sha256(text.encode()).digest()[:DIM]]
+    return [float(b) + 1 for b in hashlib.sha256(text.encode()).digest()[:dim]]
 
 
 def _short_hash(text):
@@ -78,26 +86,37 @@ def items_table(items, attributes=ATTRIBUTES):
     return pa.Table.from_pylist([{k: r[k] for k in schema.names} for r in rows], schema)
 
 
-def _chunk_rows(items):
+def _chunk_rows(items, dim=DIM, origin="encoded"):
     for item_id, item in items.items():
         for number, text in enumerate(item.chunks):
             start = number * CHUNK
             span = {"chunk_no": number, "chunk_start": start, "chunk_end": start + len(text)}
-            yield item, text, {"item_id": item_id, **span, "origin": "encoded", "vector": vector_of(text)}
+            yield item, text, {"item_id": item_id, **span, "origin": origin, "vector": vector_of(text, dim)}
 
 
-def vectors_table(items):
+def vectors_table(items, dim=DIM, origin="encoded"):
     rows = [
         {**row, "chunk_hash": _short_hash(text), "basis_id": None, "residual": None, "run_id": "run"}
-        for _, text, row in _chunk_rows(items)
+        for _, text, row in _chunk_rows(items, dim, origin)
     ]
-    return pa.Table.from_pylist(rows, vectors_schema(DIM))
+    return pa.Table.from_pylist(rows, vectors_schema(dim))
 
 
-def index_table(items, attributes=ATTRIBUTES):
-    rows = [{**row, "uri": None, "text": text, "n": item.n} for item, text, row in _chunk_rows(items)]
-    schema = index_schema(DIM, attributes)
+def index_table(items, attributes=ATTRIBUTES, dim=DIM, origin="encoded"):
+    rows = [
+        {**row, "uri": f"file:{row['item_id']}", "text": text, "n": item.n}
+        for item, text, row in _chunk_rows(items, dim, origin)
+    ]
+    schema = index_schema(dim, attributes)
     return pa.Table.from_pylist([{k: r[k] for k in schema.names} for r in rows], schema)
+
+
+def made_from(items):
+    """What a window says of the standing items that its vectors were made from."""
+    contents = [hashlib.sha256(item.text.encode()).digest() for item in items.values()]
+    return pa.table(
+        {"item_id": pa.array(items, pa.string()), "content_hash": pa.array(contents, CONTENT_HASH)}
+    )
 
 
 def rejects_table(rejects):
@@ -128,10 +147,10 @@ def window(put=None, *, refreshed=None, stale=None, rejects=(), deleted=(), reso
         "release": RELEASE,
         "attributes": ATTRIBUTES,
         "items": items_table(put),
-        "vectors": vectors_table(put),
+        "vectors": {SPACE: vectors_table(put)} if put else {},
         "refreshed": items_table({**refreshed, **stale}),
         "rejects": rejects_table(rejects),
-        "index": index_table({**put, **refreshed}),
+        "index": {SPACE: index_table({**put, **refreshed})} if put or refreshed else {},
         "deleted": list(deleted),
         "resolved": list(resolved),
     }
@@ -149,12 +168,23 @@ def read_items(snapshot):
     return found
 
 
-def read_vectors(snapshot):
-    """The live chunks: (item_id, chunk_no, start, end, vector), sorted."""
+def filling(items, *, origin="encoded", **more):
+    """A window of the second release: vectors in its space, made of items that stand."""
+    given = {
+        "release": SECOND,
+        "made_from": made_from(items),
+        "vectors": {SECOND_SPACE: vectors_table(items, SECOND_DIM, origin)},
+        "index": {SECOND_SPACE: index_table(items, dim=SECOND_DIM, origin=origin)},
+    }
+    return window(**{**given, **more})
+
+
+def read_vectors(snapshot, space=SPACE):
+    """The live chunks of a space: (item_id, chunk_no, start, end, vector), sorted."""
     columns = ["item_id", "chunk_no", "chunk_start", "chunk_end", "vector"]
     return sorted(
         (*(row[c] for c in columns[:-1]), tuple(row["vector"]))
-        for _, _, table in snapshot.read("vectors", columns, SPACE)
+        for _, _, table in snapshot.read("vectors", columns, space)
         for row in table.to_pylist()
     )
 
@@ -168,30 +198,90 @@ def read_rejects(snapshot):
     return sorted(rows, key=lambda row: (row[0] or "", row[1]))
 
 
-def read_index(lake, head):
-    """The rows of the LanceDB table at the version that a record names, sorted by their key."""
-    table = Index(lake, head.index.table).open_at(head.index).table.to_arrow()
+def read_index(lake, head, space=SPACE):
+    """The rows of a space's LanceDB table at the version that a record names, sorted by their key."""
+    named = head.indexes[space]
+    table = Index(lake, named.table).open_at(named).table.to_arrow()
     rows = [
         (r["item_id"], r["chunk_no"], r["text"], r.get("n"), tuple(r["vector"])) for r in table.to_pylist()
     ]
     return sorted(rows, key=lambda row: row[:2])
 
 
+def assert_space_is(lake, snapshot, items, space=SPACE, dim=DIM):
+    """Vectors and index of a space hold the chunks of these items and no others."""
+    chunks = [row for _, _, row in _chunk_rows(items, dim)]
+    columns = ("item_id", "chunk_no", "chunk_start", "chunk_end")
+    expected = sorted((*(r[c] for c in columns), tuple(r["vector"])) for r in chunks)
+    assert read_vectors(snapshot, space) == expected
+    rows = [
+        (r["item_id"], r["chunk_no"], text, item.n, tuple(r["vector"]))
+        for item, text, r in _chunk_rows(items, dim)
+    ]
+    head = snapshot.head
+    assert read_index(lake, head, space) == sorted(rows, key=lambda row: row[:2])
+    assert head.spaces[space].rows == head.indexes[space].rows == len(chunks)
+
+
 def assert_is(lake, snapshot, items, rejects=()):
     """Items, chunks, rejects, index and the totals of the record are what the model says."""
     head = snapshot.head
     assert read_items(snapshot) == items
-    chunks = [row for _, _, row in _chunk_rows(items)]
-    columns = ("item_id", "chunk_no", "chunk_start", "chunk_end")
-    assert read_vectors(snapshot) == sorted((*(r[c] for c in columns), tuple(r["vector"])) for r in chunks)
     assert read_rejects(snapshot) == sorted(rejects, key=lambda row: (row[0] or "", row[1]))
-    expected = [
-        (r["item_id"], r["chunk_no"], text, item.n, tuple(r["vector"]))
-        for item, text, r in _chunk_rows(items)
-    ]
-    assert read_index(lake, head) == sorted(expected, key=lambda row: row[:2])
     assert (head.total_items, head.total_rejects) == (len(items), len(rejects))
-    assert head.spaces[SPACE].encoded == head.spaces[SPACE].rows == head.index.rows == len(chunks)
+    assert_space_is(lake, snapshot, items)
+    assert head.spaces[SPACE].encoded == head.spaces[SPACE].rows
+
+
+class Model:
+    """What a collection should hold: plain values, changed by the words of a window."""
+
+    def __init__(self):
+        self.items, self.rejects = {}, {}
+
+    def window(self, actions):
+        """Apply actions, (what, text, n) by id, and return them as a window."""
+        put, refreshed, stale, rejects, deleted, resolved = {}, {}, {}, [], [], []
+        for item_id, (what, text, n) in actions.items():
+            known = item_id in self.items
+            if what == "put":
+                put[item_id] = Item(text, n)
+                self.rejects.pop(item_id, None)
+            elif what == "delete":
+                deleted.append(item_id)
+                self.items.pop(item_id, None)
+                self.rejects.pop(item_id, None)
+            elif what == "refresh" and known:
+                refreshed[item_id] = Item(self.items[item_id].text, n)
+                self.rejects.pop(item_id, None)
+            elif what in ("stale", "reject"):
+                if known:
+                    stale[item_id] = self.items[item_id].marked()
+                rejects.append((item_id, f"file:{item_id}", text))
+                self.rejects[item_id] = rejects[-1]
+            elif what == "resolve":
+                resolved.append(item_id)
+                self.rejects.pop(item_id, None)
+        self.items |= {**put, **refreshed, **stale}
+        return window(
+            put, refreshed=refreshed, stale=stale, rejects=rejects, deleted=deleted, resolved=resolved
+        )
+
+
+windows = st.lists(
+    st.fixed_dictionaries(
+        {
+            item_id: st.tuples(
+                st.sampled_from(ACTIONS),
+                st.text("ab\N{GRINNING FACE}", min_size=1, max_size=14),
+                st.one_of(st.none(), st.integers(0, 9)),
+            )
+            for item_id in IDS
+        }
+    ),
+    min_size=1,
+    max_size=6,
+)
 
 
 @pytest.fixture
@@ -199,13 +289,21 @@ def toy():
     """Builders and readers of a toy collection."""
     return SimpleNamespace(
         Item=Item,
+        Model=Model,
         ATTRIBUTES=ATTRIBUTES,
         DIM=DIM,
+        IDS=IDS,
         RELEASE=RELEASE,
+        SECOND=SECOND,
+        SECOND_DIM=SECOND_DIM,
+        SECOND_SPACE=SECOND_SPACE,
         SPACE=SPACE,
         assert_is=assert_is,
+        assert_space_is=assert_space_is,
+        filling=filling,
         index_table=index_table,
         items_table=items_table,
+        made_from=made_from,
         read_index=read_index,
         read_items=read_items,
         read_rejects=read_rejects,
@@ -214,6 +312,7 @@ def toy():
         vector_of=vector_of,
         vectors_table=vectors_table,
         window=window,
+        windows=windows,
     )
 
 
@@ -226,7 +325,7 @@ def lake(tmp_path):
 @pytest.fixture
 def commit(lake):
     """Commit a window to the collection `docs`; its record."""
-    return lambda given: transaction.commit(lake, "docs", given)
+    return lambda given: transaction.commit(lake, "docs", given).head
 
 
 @pytest.fixture

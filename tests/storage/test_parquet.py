@@ -1,6 +1,8 @@
 """Data files: what the log says of them is what lies on disk, and damage is never read as numbers."""
 
+import gc
 import hashlib
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -189,3 +191,83 @@ def test_items_without_attributes_have_no_such_column(tmp_path):
     assert "attributes" not in schema.names
     file = parquet.write(tmp_path, "data/items", schema.empty_table())
     assert parquet.schema(tmp_path, file).names == schema.names
+
+
+def test_a_file_written_in_pieces_is_one_file(tmp_path, vectors):
+    """Piece by piece or at once: the same rows in one file, whose record is right."""
+    with parquet.Writer(tmp_path, "data", vectors.schema) as writer:
+        for start in range(0, vectors.num_rows, 70):
+            writer.write(vectors.slice(start, 70))
+    file = writer.written()
+    path = tmp_path / file.path
+    assert parquet.read(tmp_path, file).equals(vectors)
+    assert (file.rows, file.bytes) == (vectors.num_rows, path.stat().st_size)
+    assert file.sha256 == parquet.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_without_rows_is_a_file(tmp_path, vectors):
+    """Nothing written is an empty table with its columns."""
+    with parquet.Writer(tmp_path, "data", vectors.schema) as writer:
+        pass
+    file = writer.written()
+    assert file.rows == 0
+    assert parquet.read(tmp_path, file).equals(vectors.slice(0, 0))
+
+
+def test_a_file_whose_writing_failed_is_not_there(tmp_path, vectors):
+    """An error while the rows are made leaves no file behind, and no second error when it is forgotten."""
+
+    def write():
+        with parquet.Writer(tmp_path, "data", vectors.schema) as writer:
+            writer.write(vectors)
+            raise ValueError("no more rows")
+
+    with pytest.raises(ValueError, match="no more rows"):
+        write()
+    gc.collect()
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_file(tmp_path, vectors, monkeypatch):
+    """If the end of a file cannot be made durable, nothing of it stays under any name."""
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        parquet.write(tmp_path, "data", vectors)
+    monkeypatch.undo()
+    gc.collect()
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [1, 64, 1000])
+def test_batches_are_the_table_some_rows_at_a_time(tmp_path, vectors, rows):
+    """All rows in their order, none more than asked for at once."""
+    file = parquet.write(tmp_path, "data", vectors)
+    found = list(parquet.batches(tmp_path, file, rows=rows))
+    assert max(b.num_rows for b in found) <= rows
+    assert pa.concat_tables(found).equals(vectors)
+    keys = pa.concat_tables(parquet.batches(tmp_path, file, ["chunk_no", "item_id"], rows))
+    assert keys.equals(vectors.select(["item_id", "chunk_no"]).select(keys.column_names))
+
+
+def test_batches_of_a_damaged_file_are_refused(tmp_path, vectors):
+    """A page that changed, another file in its place, one that is gone: each is named, none is read."""
+    file, other = parquet.write(tmp_path, "data", vectors), parquet.write(tmp_path, "data", vectors.slice(1))
+    path = tmp_path / file.path
+    whole = path.read_bytes()
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    flip(path, chunk.data_page_offset + chunk.total_compressed_size - 20)
+    with pytest.raises(Damaged, match=path.name):
+        list(parquet.batches(tmp_path, file))
+    path.write_bytes((tmp_path / other.path).read_bytes())
+    with pytest.raises(Damaged, match="holds 299 rows, the log says 300"):
+        list(parquet.batches(tmp_path, file))
+    path.write_bytes(whole)
+    assert sum(b.num_rows for b in parquet.batches(tmp_path, file)) == 300
+    path.unlink()
+    with pytest.raises(Damaged, match=path.name):
+        list(parquet.batches(tmp_path, file))

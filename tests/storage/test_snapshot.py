@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage.errors import Damaged
+from storage.commits import Counts, succeeding
+from storage.errors import Damaged, VersionGone
 from storage.snapshot import Snapshot
+from storage.transaction import drafting
 
 
 def test_a_collection_never_committed_to_is_empty(lake, head):
@@ -43,9 +45,10 @@ def test_every_version_can_be_read_again(toy, commit, head):
         commit(toy.window({"a": toy.Item(text), text: toy.Item(text)}))
         told.append({"a": toy.Item(text), **{t["a"].text: toy.Item(t["a"].text) for t in told}})
         told[-1][text] = toy.Item(text)
-    snapshot = head()
     for version, expected in enumerate(told, start=1):
-        assert toy.read_items(Snapshot(snapshot.root, snapshot.commits[:version])) == expected
+        past = Snapshot.open(head().root, at=version)
+        assert (past.version, past.head.number) == (version, version)
+        assert toy.read_items(past) == expected
 
 
 def test_read_tells_the_positions_of_the_live_rows(toy, commit, head):
@@ -94,7 +97,10 @@ def test_files_are_those_of_one_kind_and_space(toy, commit, head):
     assert [f.path.split("/")[2] for f in snapshot.files("vectors", toy.SPACE)] == [toy.SPACE] * 2
     assert snapshot.files("vectors", "other_space") == []
     assert len(snapshot.files("items")) == 2
-    assert len(snapshot.delete_files()) == 1
+    assert len(snapshot.files("deletes")) == 1
+    assert {f.path for f in snapshot.all_files()} == {
+        f.path for kind in ("items", "rejects", "deletes", "vectors") for f in snapshot.files(kind, toy.SPACE)
+    }
 
 
 def test_stored_vectors_are_found_by_the_hash_of_their_chunk(toy, commit, head):
@@ -124,7 +130,7 @@ def test_a_hash_that_ends_in_zero_bytes_is_found(toy, commit, head):
     items = {str(k): toy.Item(f"text{k}") for k in range(3)}
     vectors = toy.vectors_table(items)
     vectors = vectors.set_column(4, vectors.schema.field("chunk_hash"), pa.array(keys, pa.binary(16)))
-    commit(toy.window(items, vectors=vectors))
+    commit(toy.window(items, vectors={toy.SPACE: vectors}))
     got = head().vectors_of_chunks(toy.SPACE, pa.array(keys[::-1], pa.binary(16)), toy.DIM)
     assert got.tolist() == [toy.vector_of(f"text{k}") for k in (2, 1, 0)]
     assert len(head().chunk_hashes(toy.SPACE)) == 3
@@ -144,3 +150,165 @@ def test_a_damaged_deletes_file_is_not_passed_over(toy, commit, head):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Damaged, match=path.name):
         toy.read_items(head())
+
+
+@pytest.fixture
+def publish(lake):
+    """Commit a record that is like the head but for what is given."""
+
+    def with_(**changed):
+        with drafting(lake / "docs") as draft:
+            before = draft.before.head
+            record = succeeding(before, verb="maintain", run_id="run", started_at=before.started_at)
+            return draft.publish(record.model_copy(update=changed))
+
+    return with_
+
+
+@pytest.fixture
+def three(toy, commit):
+    """Three versions of one item."""
+    for text in ("one", "two", "three"):
+        commit(toy.window({"a": toy.Item(text)}))
+
+
+def text_at(toy, lake, version):
+    return toy.read_items(Snapshot.open(lake / "docs", at=version))["a"].text
+
+
+@pytest.mark.parametrize("version", [-1, 0, 4, 10**30])
+def test_a_version_that_never_was_is_named_with_those_that_are(three, lake, version):
+    """Asking for it says what there is, and is the asker's mistake."""
+    with pytest.raises(VersionGone, match=f"'docs' has no version {version}; there are: 1 to 3") as caught:
+        Snapshot.open(lake / "docs", at=version)
+    assert caught.value.exit_code == 2
+
+
+def test_an_empty_collection_has_no_version(lake):
+    """Not even version 0 can be asked for, and looking makes nothing."""
+    for version in (0, 1):
+        with pytest.raises(VersionGone, match=f"no version {version}; there are: none"):
+            Snapshot.open(lake / "docs", at=version)
+    assert not lake.exists()
+
+
+def test_a_version_that_is_not_kept_is_named_with_the_first_that_is(three, toy, lake, publish):
+    """Before `readable_from` nothing can be read, whatever files may still lie there; from it on all can."""
+    publish(readable_from=3, releases=(toy.RELEASE.model_copy(update={"version": 3}),))
+    for version in (1, 2):
+        with pytest.raises(VersionGone, match=rf"version {version} of .*'docs'.*`retain:`.*from 3 on"):
+            Snapshot.open(lake / "docs", at=version)
+    assert [text_at(toy, lake, version) for version in (3, 4)] == ["three", "three"]
+    assert publish().head.readable_from == 3, "it is carried on"
+    with pytest.raises(VersionGone):
+        Snapshot.open(lake / "docs", at=2)
+
+
+def test_a_version_that_a_release_names_is_kept(three, toy, lake, publish):
+    """What a release was made live in can be read as long as the release is not retired."""
+    first = toy.RELEASE.model_copy(update={"version": 1})
+    second = toy.SECOND.model_copy(update={"version": 3})
+    publish(readable_from=4, releases=(first, second), live_release=2)
+    assert [text_at(toy, lake, version) for version in (1, 3, 4)] == ["one", "three", "three"]
+    with pytest.raises(VersionGone, match="give a version from 4 on"):
+        Snapshot.open(lake / "docs", at=2)
+    publish(releases=(first.model_copy(update={"retired": True}), second))
+    with pytest.raises(VersionGone, match="version 1 of"):
+        Snapshot.open(lake / "docs", at=1)
+    assert text_at(toy, lake, 3) == "three"
+
+
+def test_a_purged_version_is_gone_for_good(three, toy, lake, publish):
+    """Before a purge nothing can be read, named by a release or not; from it on all can."""
+    publish(purged_at=4, releases=(toy.RELEASE.model_copy(update={"version": 1}),))
+    for version in (1, 2, 3):
+        with pytest.raises(VersionGone, match=rf"version {version} of .*purged at 4.*from 4 on"):
+            Snapshot.open(lake / "docs", at=version)
+    assert text_at(toy, lake, 4) == "three"
+    assert publish().head.purged_at == 4, "it is carried on"
+    with pytest.raises(VersionGone, match="purged"):
+        Snapshot.open(lake / "docs", at=3)
+
+
+def test_a_snapshot_held_is_not_called_back(three, toy, lake, publish):
+    """Who holds a version when retention lets go of it keeps reading it, as long as its files are there."""
+    held = Snapshot.open(lake / "docs", at=1)
+    publish(readable_from=3)
+    assert toy.read_items(held) == {"a": toy.Item("one")}
+    assert held.advanced().version == 4
+
+
+def test_the_past_does_not_change(three, toy, lake, commit):
+    """A version opened by its number is the same whatever was committed since."""
+    past = Snapshot.open(lake / "docs", at=2)
+    told = (past.state, past.history().to_pylist())
+    commit(toy.window(deleted=["a"]))
+    again = Snapshot.open(lake / "docs", at=2)
+    assert (again.state, again.history().to_pylist()) == told
+    assert toy.read_items(again) == {"a": toy.Item("two")}
+
+
+def test_history_has_a_line_for_each_version(toy, lake, commit, head):
+    """What each version did, what then held, and in which space, oldest first."""
+    assert head().history().num_rows == 0
+    counts = Counts(added=1, chunks=2, encoded=1)
+    commit(toy.window({"a": toy.Item("one two")}, counts=counts, run_id="r1"))
+    commit(toy.window(rejects=[("b", "b", "bad")], counts=Counts(rejected=1), run_id="r2"))
+    lines = head().history().to_pylist()
+    expected = [
+        {
+            "version": 1,
+            "verb": "ingest",
+            "run_id": "r1",
+            "added": 1,
+            "rejected": 0,
+            "encoded": 1,
+            "written": 2,
+        },
+        {
+            "version": 2,
+            "verb": "ingest",
+            "run_id": "r2",
+            "added": 0,
+            "rejected": 1,
+            "encoded": 0,
+            "written": 0,
+        },
+    ]
+    assert [{key: line[key] for key in expected[0]} for line in lines] == expected
+    for line, rejects in zip(lines, (0, 1), strict=True):
+        assert (line["items"], line["chunks"], line["rejects"]) == (1, 2, rejects)
+        assert (line["release"], line["space_id"]) == (1, toy.SPACE)
+        assert line["committed_at"] == Snapshot.open(lake / "docs", at=line["version"]).head.committed_at
+
+
+def test_the_next_version_is_known_before_it_is_read(toy, commit, head):
+    """`followed_by` gives what opening the log then gives, and leaves its own snapshot as it was."""
+    commit(toy.window({"a": toy.Item("one")}))
+    first = head()
+    told = first.state.copy()
+    record = commit(toy.window({"a": toy.Item("two"), "b": toy.Item("three")}))
+    after = first.followed_by(record)
+    assert after.state == head().state
+    assert toy.read_items(after) == {"a": toy.Item("two"), "b": toy.Item("three")}
+    assert (first.state, first.version) == (told, 1)
+
+
+def test_live_files_say_where_they_come_from(toy, commit, head):
+    """Each file with its kind, space and version; items with the attributes that they had then."""
+    commit(toy.window({"a": toy.Item("one")}, rejects=[("x", "x", "bad")]))
+    commit(toy.window({"a": toy.Item("two")}))
+    snapshot = head()
+    found = [
+        (f.kind, f.space_id, f.since, f.attributes)
+        for kind in ("items", "vectors", "rejects", "deletes")
+        for f in snapshot.live_files(kind, toy.SPACE)
+    ]
+    assert found == [
+        ("items", "", 1, "n:int64"),
+        ("items", "", 2, "n:int64"),
+        ("vectors", toy.SPACE, 1, ""),
+        ("vectors", toy.SPACE, 2, ""),
+        ("rejects", "", 1, ""),
+        ("deletes", "", 2, ""),
+    ]

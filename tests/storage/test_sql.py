@@ -13,7 +13,7 @@ from encoders.chunking import Chunker
 from encoders.fake import FakeEncoder, FakeTokenizer, describe
 from encoders.spec import Chunking, ChunkSpec, EncoderSpec
 from storage import sql
-from storage.errors import QueryRefused
+from storage.errors import Damaged, QueryRefused
 from tasks import reader
 from tasks.errors import RunFailed
 
@@ -241,6 +241,8 @@ def test_versions_and_runs_are_those_of_the_reports(project, run_ingest):
         "strategy": "native",
         "model": f"fake:{DIM}",
         "live": True,
+        "retired": False,
+        "since_version": 1,
     }
 
 
@@ -493,13 +495,26 @@ def test_one_query_over_collections_of_different_dims(two):
     ]
 
 
-def test_a_query_binds_only_the_collections_it_names(two):
+def test_a_query_binds_only_the_collections_it_names(two, run_ingest, caplog):
     """Damage in one collection does not concern a query over another."""
-    for record in (two.lake / "notes" / "_commits").iterdir():
-        record.write_text("torn")
+    save(two, {"a": row("one", n=1)})
+    run_ingest(two, "notes", yes=True)
+    for folder in ("_commits", "_copies"):
+        (two.lake / "notes" / folder / f"{1:020d}.json").write_text("torn")
     assert ask(two, "SELECT count(*) AS n FROM docs") == [{"n": 2}]
-    with pytest.raises(Exception, match="_commits"):
+    assert caplog.records == []
+    with pytest.raises(Damaged, match="_commits"):
         ask(two, "SELECT count(*) FROM NOTES_items")
+
+
+def test_a_record_torn_in_one_place_does_not_change_an_answer(two, caplog):
+    """The second copy of a record stands in for it, and one line of the log says so."""
+    asked = "SELECT item_id, n FROM notes ORDER BY item_id"
+    whole = ask(two, asked)
+    (two.lake / "notes" / "_commits" / f"{1:020d}.json").write_text("torn")
+    assert ask(two, asked) == whole
+    (said,) = (r.getMessage() for r in caplog.records)
+    assert "second copy" in said
 
 
 def test_an_error_in_a_function_is_one_sentence(project, run_ingest):

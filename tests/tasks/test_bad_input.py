@@ -59,7 +59,7 @@ def test_a_bad_file_is_a_reject_and_the_good_one_lands(make_project, run_ingest,
         assert "good.txt" in landed(project, "docs")
 
 
-def test_mixed_newlines_and_odd_names_are_just_text(make_project, run_ingest):
+def test_mixed_newlines_and_odd_names_are_just_text(make_project, run_ingest, index_of):
     """Quotes, slashes, emoji and dots in ids survive files, SQL and search."""
     project = make_project()
     names = [
@@ -83,12 +83,10 @@ def test_mixed_newlines_and_odd_names_are_just_text(make_project, run_ingest):
     (project.root / "docs" / names[1]).write_text("edited")
     report = run_ingest(project)
     assert (report.deleted, report.updated) == (1, 1)
-    with reader.open(project) as lake:
-        table = lake._reading("docs", lake._head("docs")).table
-        assert table.count_rows() == len(names) - 1
+    assert index_of(project).num_rows == len(names) - 1
 
 
-def test_hostile_ids_of_a_table_are_just_ids(make_project, run_ingest, tmp_path):
+def test_hostile_ids_of_a_table_are_just_ids(make_project, run_ingest, index_of, tmp_path):
     """Ids are data: they never become paths or SQL."""
     ids = [
         "../../etc/passwd",
@@ -111,8 +109,7 @@ def test_hostile_ids_of_a_table_are_just_ids(make_project, run_ingest, tmp_path)
     assert run_ingest(project, "rows").updated == len(ids)
     path.write_text(json.dumps({"id": ids[1], "text": "new 1"}) + "\n")
     assert run_ingest(project, "rows").deleted == len(ids) - 1
-    with reader.open(project) as lake:
-        assert lake._reading("rows", lake._head("rows")).table.count_rows() == 1
+    assert index_of(project, "rows").num_rows == 1
 
 
 def test_null_and_surrogate_texts_in_a_table_are_rejects(make_project, run_ingest, tmp_path):

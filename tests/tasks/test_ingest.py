@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from storage.snapshot import Snapshot
+from storage.vectors import Index
 from tasks import commit, reader
 from tasks.errors import BadRows, EncoderChanged, Refused, RunFailed, SourceUnusable
 
@@ -22,9 +23,9 @@ def texts(project, collection="docs"):
 
 def index_rows(project, collection="docs"):
     """What the LanceDB table holds at the version that the head names."""
-    with reader.open(project) as lake:
-        table = lake._reading(collection, lake._head(collection)).table
-        return sorted((r["item_id"], r["chunk_no"], r["text"]) for r in table.to_arrow().to_pylist())
+    head = Snapshot.open(project.lake / collection).head
+    table = Index(project.lake, head.index.table).open_at(head.index).table.to_arrow()
+    return sorted((r["item_id"], r["chunk_no"], r["text"]) for r in table.to_pylist())
 
 
 def write(project, **files):
@@ -232,7 +233,7 @@ def products(folder: Path, rows):
     """
 
 
-def test_changed_attributes_alone_are_updated_without_encoding(make_project, run_ingest, tmp_path):
+def test_changed_attributes_alone_are_updated_without_encoding(make_project, run_ingest, tmp_path, index_of):
     """New item and index rows, no encoder pass; content and vectors stay."""
     rows = [{"sku": f"p{i}", "description": f"thing {i}", "price": i, "kind": "x"} for i in range(4)]
     project = make_project(products(tmp_path, rows))
@@ -244,8 +245,12 @@ def test_changed_attributes_alone_are_updated_without_encoding(make_project, run
     with reader.open(project) as lake:
         found = lake.sql("SELECT item_id, price FROM products WHERE price > 50").to_pylist()
         assert found == [{"item_id": "p2", "price": 99}]
-        table = lake._reading("products", lake._head("products")).table.to_arrow().to_pylist()
-    assert {r["item_id"]: r["price"] for r in table} == {"p0": 0, "p1": 1, "p2": 99, "p3": 3}
+    assert {r["item_id"]: r["price"] for r in index_of(project, "products").to_pylist()} == {
+        "p0": 0,
+        "p1": 1,
+        "p2": 99,
+        "p3": 3,
+    }
 
 
 def test_duplicate_ids_in_one_pull_are_an_error_that_names_the_rows(make_project, run_ingest, tmp_path):
@@ -328,7 +333,7 @@ def test_windows_are_committed_as_they_fill_and_deletions_come_last(make_project
     (project.root / "docs/gone.txt").unlink()
     write(project, **{f"f{i:02}": f"text {i}" for i in range(10)})
     report = run_ingest(project)
-    commits = Snapshot.open(project.lake / "docs").commits[1:]
+    commits = Snapshot.open(project.lake / "docs").tail[1:]
     assert report.added == 10
     assert len(commits) == 3
     assert [c.counts.deleted for c in commits] == [0, 0, 1]
@@ -342,7 +347,7 @@ def test_an_item_with_more_chunks_than_a_window_lands_whole(make_project, run_in
     project = make_project()
     write(project, a=" ".join(f"word{i}" for i in range(2000)), b="short", c="short too")
     run_ingest(project)
-    per_version = [c.counts.chunks for c in Snapshot.open(project.lake / "docs").commits]
+    per_version = [c.counts.chunks for c in Snapshot.open(project.lake / "docs").tail]
     assert max(per_version) > 2
     assert sum(per_version) == len(index_rows(project))
 

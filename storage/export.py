@@ -1,0 +1,451 @@
+"""Vectors out: a version of a collection as plain Parquet, as Delta tables, or as a Lance dataset.
+
+Every export is written beside its path and renamed at the end, so that a killed one leaves nothing under
+the path. `storage.foreign` reads the Parquet kind back.
+"""
+
+import glob
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage import arrays, ordered, parquet, places, views
+from storage.errors import StorageError
+from storage.parquet import ROW_GROUP, DataFile
+from storage.places import Place
+from storage.remote import Remote
+from storage.schemas import TIMESTAMP, Kind, items_schema, vectors_schema
+from storage.snapshot import Snapshot
+from storage.views import Bound
+
+Format = Literal["parquet", "delta", "lance"]
+
+PART_ROWS = 200_000
+"""Rows of one Parquet file of an export, about 300 MB of 384 floats."""
+
+CHUNKS, ITEMS, MANIFEST = "chunks.parquet", "items.parquet", "export.json"
+"""What lies in an export: two folders of Parquet files, and what it was made from."""
+
+_STALE_SECONDS = 3600.0
+_COPIED_AT_ONCE = 2**24
+
+
+class Manifest(BaseModel):
+    """What an export was made from. `encoder` is empty for vectors whose encoder is not at hand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    evervec_export: int = 1
+    kind: Format
+    collection: str
+    version: int
+    space_id: str
+    dim: int
+    fingerprint: str
+    encoder: dict[str, Any]
+    chunking: dict[str, Any]
+    chunking_id: str
+    items: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export holds. `rows` are chunks; `linked` data files of the lake were not copied."""
+
+    rows: int
+    items: int
+    linked: int = 0
+
+
+def contents(snapshot: Snapshot) -> Exported:
+    """What an export of this version would hold: its items, and the chunks of its live space."""
+    head = _head(snapshot).head
+    return Exported(head.spaces[head.live.space_id].rows, head.total_items)
+
+
+def export(lake: Place, snapshot: Snapshot, to: Format, path: Path, *, overwrite: bool = False) -> Exported:
+    """Write the live release's chunks and their items to `path`; durable and whole on return.
+
+    - `parquet`: the folders `chunks.parquet` (one row a chunk, its vector among them) and
+      `items.parquet`, in files of at most 200,000 rows ordered by `item_id`; nothing is lost.
+    - `delta`: two Delta tables, `items` and `vectors`, with the columns that the lake has. Data files
+      without masked rows are hard links where the file system allows, which costs no space, but outlives
+      whatever the lake removes: a purge of the lake does not reach them. Others are written anew.
+    - `lance`: one dataset with the columns of `chunks.parquet`.
+
+    Beside the data lies `export.json`: what it was made from, and the sign that it may be replaced.
+
+    Memory does not grow with the collection. `overwrite` replaces an earlier export; the new one is whole
+    before the old one goes. Raises `StorageError` if a package is missing or `path` cannot be written.
+    """
+    one = _head(snapshot)
+    write = {"parquet": _parquet, "delta": _delta, "lance": _lance}[to]
+    with _renamed_to(path, overwrite=overwrite) as folder:
+        done = write(lake, one, folder)
+        manifest = _manifest(one, to, done).model_dump()
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return done
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """What the export in the folder `path` says of itself; None if it says nothing (any more)."""
+    try:
+        return Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is what an earlier export left, and nothing that a person would miss more."""
+    return read_manifest(path) is not None
+
+
+def _head(snapshot: Snapshot) -> Bound:
+    if snapshot.head is None:
+        raise StorageError(f"collection {snapshot.root.name!r} is empty: there is nothing to export")
+    return Bound(snapshot.root.name, snapshot, snapshot.head)
+
+
+def _manifest(one: Bound, to: Format, done: Exported) -> Manifest:
+    release = one.head.live
+    kept = release.model_dump(
+        include={"space_id", "dim", "fingerprint", "encoder", "chunking", "chunking_id"}, mode="json"
+    )
+    return Manifest(
+        kind=to, collection=one.name, version=one.head.number, items=done.items, rows=done.rows, **kept
+    )
+
+
+@contextmanager
+def _renamed_to(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `path`, which takes its place once the block is through; else it is removed."""
+    places.make_directory(path.parent)
+    _remove_leftovers(path)
+    folder = path.parent / f".{path.name}.{uuid.uuid4().hex}.unfinished"
+    folder.mkdir()
+    try:
+        yield folder
+        _settle(folder)
+        if path.is_dir() and any(path.iterdir()):
+            if not overwrite:
+                raise StorageError(f"{path} was filled meanwhile and is left as it is; nothing was exported")
+            old = path.parent / f".{path.name}.{uuid.uuid4().hex}.unfinished"
+            path.rename(old)
+            folder.rename(path)
+            shutil.rmtree(old)
+        else:
+            folder.rename(path)
+        places.fsync_directory(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what exports to `path` that were killed have left; an hour old, lest one is still at work."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
+        times = [folder.stat().st_mtime, *(entry.modified.timestamp() for entry in places.walk(folder))]
+        if time.time() - max(times) > _STALE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Make a folder and all in it durable: the libraries that write it sync nothing."""
+    for directory, _, files in os.walk(folder):
+        for name in files:
+            with Path(directory, name).open("rb") as file:
+                os.fsync(file.fileno())
+        places.fsync_directory(Path(directory))
+
+
+def _parquet(lake: Place, one: Bound, folder: Path) -> Exported:
+    count = items = 0
+    with _Parts(folder / ITEMS) as of_items, _Parts(folder / CHUNKS) as of_chunks:
+        for some, chunks in _rows(lake, one, folder):
+            of_items.write(some)
+            of_chunks.write(chunks)
+            items += some.num_rows
+            count += chunks.num_rows
+    return Exported(count, items)
+
+
+def _lance(lake: Place, one: Bound, folder: Path) -> Exported:
+    import lancedb
+
+    done = contents(one.snapshot)
+    schema = _chunk_schema(one)
+    batches = (b for _, chunks in _rows(lake, one, folder) for b in chunks.combine_chunks().to_batches())
+    reader = pa.RecordBatchReader.from_batches(schema, batches)
+    lancedb.connect(str(folder / "made")).create_table("export", data=reader, schema=schema)
+    for entry in (folder / "made" / "export.lance").iterdir():
+        entry.rename(folder / entry.name)
+    shutil.rmtree(folder / "made")
+    return done
+
+
+class _Parts:
+    """Parquet files `part-00000.parquet`, … of bounded size in a new folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._writer: Any = None
+        self._parts = self._rows = 0
+
+    def __enter__(self) -> "_Parts":
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        if self._writer is None or (self._rows and self._rows + table.num_rows > PART_ROWS):
+            self._open(table.schema)
+        self._writer.write_table(table, row_group_size=ROW_GROUP)
+        self._rows += table.num_rows
+
+    def _open(self, schema: pa.Schema) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        # a dictionary of vectors would slow every reader down fourfold, statistics of them say nothing
+        repeated = ("modality", "space_id", "origin")
+        self._writer = pq.ParquetWriter(
+            self._folder / f"part-{self._parts:05}.parquet",
+            schema,
+            compression="zstd",
+            use_dictionary=[n for n in repeated if n in schema.names],
+            column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"}
+            if "vector" in schema.names
+            else None,
+            write_statistics=[n for n in ("item_id", "chunk_no") if n in schema.names],
+        )
+        self._parts, self._rows = self._parts + 1, 0
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _rows(lake: Place, one: Bound, folder: Path) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Items with their chunks, as an export shows them, ordered by id."""
+    item_schema, chunk_schema = _item_schema(one), _chunk_schema(one)
+    spill = folder / "spilled"
+    release = one.head.live
+    with ordered.sorting(lake, spill) as first, ordered.sorting(lake, spill) as second:
+        of_items = ordered.stream(
+            first,
+            "SELECT item_id, modality, uri, text, bytes, lower(hex(content_hash)) AS content_hash, "
+            f"{_flat(one)}stale_since, observed_at FROM {views.relation(first, one, 'items')} i "
+            "ORDER BY item_id",
+            ordered.BATCH // 8,  # texts can be long
+        )
+        of_chunks = ordered.stream(
+            second,
+            "SELECT item_id, chunk_no, chunk_start, chunk_end, origin, "
+            f"vector::FLOAT[{release.dim}] AS vector "
+            f"FROM {views.relation(second, one, 'vectors', release.space_id)} ORDER BY item_id, chunk_no",
+            ordered.BATCH,
+        )
+        for items, chunks in ordered.aligned(of_items, of_chunks, ordered.BATCH):
+            shown = items.select(item_schema.names).cast(item_schema)
+            yield shown, _chunks(shown, chunks, chunk_schema, release.space_id)
+    shutil.rmtree(spill, ignore_errors=True)
+
+
+def _chunks(items: pa.Table, chunks: pa.Table, schema: pa.Schema, space_id: str) -> pa.Table:
+    """Chunks with what their items say."""
+    if not chunks.num_rows:
+        return schema.empty_table()
+    place = {item_id: row for row, item_id in enumerate(items["item_id"].to_pylist())}
+    parents = [place[item_id] for item_id in chunks["item_id"].to_pylist()]
+    texts = items["text"].to_pylist()
+    spans = zip(parents, chunks["chunk_start"].to_pylist(), chunks["chunk_end"].to_pylist(), strict=True)
+    cut = [None if texts[row] is None else texts[row][a:b] for row, a, b in spans]
+    own = items.drop_columns(["item_id", "text", "bytes"]).take(pa.array(parents, pa.int64()))
+    columns = {name: chunks[name] for name in chunks.column_names}
+    columns |= {name: own[name] for name in own.column_names}
+    columns["text"] = pa.array(cut, pa.large_string())
+    columns["space_id"] = pa.array([space_id] * chunks.num_rows)
+    return pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+
+
+def _attributes(one: Bound) -> pa.StructType:
+    types = one.snapshot.attribute_types()
+    return pa.struct([(name, types.get(name, pa.string())) for name in one.head.attributes])
+
+
+def _flat(one: Bound) -> str:
+    return "".join(f"i.attributes.{views.quoted(a)} AS {views.quoted(a)}, " for a in one.head.attributes)
+
+
+def _item_schema(one: Bound) -> pa.Schema:
+    return pa.schema(
+        [
+            ("item_id", pa.string()),
+            ("modality", pa.string()),
+            ("uri", pa.string()),
+            ("text", pa.large_string()),
+            ("bytes", pa.int64()),
+            ("content_hash", pa.string()),
+            *_attributes(one),
+            ("stale_since", TIMESTAMP),
+            ("observed_at", TIMESTAMP),
+        ]
+    )
+
+
+def _chunk_schema(one: Bound) -> pa.Schema:
+    return pa.schema(
+        [
+            ("item_id", pa.string()),
+            ("chunk_no", pa.int32()),
+            ("chunk_start", pa.int64()),
+            ("chunk_end", pa.int64()),
+            ("text", pa.large_string()),
+            ("uri", pa.string()),
+            ("modality", pa.string()),
+            *_attributes(one),
+            ("space_id", pa.string()),
+            ("origin", pa.string()),
+            ("content_hash", pa.string()),
+            ("stale_since", TIMESTAMP),
+            ("observed_at", TIMESTAMP),
+            ("vector", pa.list_(pa.float32(), one.head.live.dim)),
+        ]
+    )
+
+
+def _delta(lake: Place, one: Bound, folder: Path) -> Exported:
+    release = one.head.live
+    items, some = _delta_table(one, "items", None, items_schema(_attributes(one)), folder / "items")
+    rows, more = _delta_table(
+        one, "vectors", release.space_id, vectors_schema(release.dim), folder / "vectors"
+    )
+    return Exported(rows, items, some + more)
+
+
+def _delta_table(
+    one: Bound, kind: Kind, space: str | None, schema: pa.Schema, folder: Path
+) -> tuple[int, int]:
+    """Make a Delta table of the live rows of some files; rows, and how many files were linked."""
+    try:
+        from deltalake import Schema
+        from deltalake.transaction import AddAction, create_table_with_add_actions
+    except ImportError as error:
+        raise StorageError(
+            f"an export to Delta needs a package that is missing ({error}); pip install 'evervec[delta]'"
+        ) from None
+    folder.mkdir()
+    target = _for_delta(schema)
+    adds, rows, linked = [], 0, 0
+    for file in one.snapshot.files(kind, space):
+        found = parquet.schema(one.snapshot.root, file)
+        as_it_is = file.path not in one.snapshot.masked and target == schema and found.equals(schema)
+        if as_it_is:
+            added = file.model_copy(update={"path": file.path.rpartition("/")[2]})
+            linked += _linked(one.snapshot.root / file.path, folder / added.path)
+        else:
+            added = _rewritten(one.snapshot, file, target, folder)
+        if added.rows:
+            facts = (folder / added.path).stat()
+            stats = json.dumps({"numRecords": added.rows})
+            modified = facts.st_mtime_ns // 1_000_000
+            adds.append(AddAction(added.path, facts.st_size, {}, modified, True, stats))
+            rows += added.rows
+    # should others append: the bounds of texts do not belong into the log of a table
+    keys = {"delta.dataSkippingStatsColumns": "item_id"}
+    create_table_with_add_actions(str(folder), Schema.from_arrow(target), adds, configuration=keys)
+    return rows, linked
+
+
+def _linked(source: Place, target: Path) -> bool:
+    """Link a data file, or copy it where that cannot be; both sides never change it."""
+    if isinstance(source, Remote):
+        with target.open("xb") as file:
+            given = source.open_input()
+            while piece := given.read(_COPIED_AT_ONCE):
+                file.write(piece)
+        return False
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+        return False
+    return True
+
+
+def _rewritten(snapshot: Snapshot, file: DataFile, schema: pa.Schema, folder: Path) -> DataFile:
+    """A new file of the live rows of a data file, with the columns of `schema`."""
+    masked = snapshot.masked.get(file.path, np.empty(0, np.int64))
+    names = [n for n in schema.names]
+    with parquet.Writer(folder.parent, folder.name, schema) as writer:
+        at = 0
+        for batch in parquet.batches(snapshot.root, file, names):
+            live = ~np.isin(np.arange(at, at + batch.num_rows), masked)
+            at += batch.num_rows
+            rows = batch.filter(arrays.from_numpy(live, pa.bool_()))
+            writer.write(_conformed(rows, schema))
+    written = writer.written()
+    if not written.rows:
+        (folder.parent / written.path).unlink()
+    return written.model_copy(update={"path": written.path.rpartition("/")[2]})
+
+
+def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with the columns, attributes and types of `schema`: null where a file has none."""
+    columns = []
+    for field in schema:
+        if field.name == "attributes":
+            columns.append(_as_struct(rows, field.type))
+        else:
+            columns.append(rows[field.name].cast(field.type, safe=False))
+    return pa.table(columns, schema=schema)
+
+
+def _as_struct(rows: pa.Table, kind: pa.StructType) -> pa.Array:
+    held: dict[str, pa.Array] = {}
+    if "attributes" in rows.column_names:
+        column = rows["attributes"].combine_chunks()
+        held = dict(zip((f.name for f in column.type), column.flatten(), strict=True))
+    fields = [
+        held[f.name].cast(f.type, safe=False) if f.name in held else pa.nulls(rows.num_rows, f.type)
+        for f in kind
+    ]
+    return pa.StructArray.from_arrays(fields, fields=list(kind))
+
+
+def _for_delta(schema: pa.Schema) -> pa.Schema:
+    """The schema with attribute types that Delta has: its own readers fail on, or distort, the others."""
+    if "attributes" not in schema.names:
+        return schema
+    at = schema.get_field_index("attributes")
+    return schema.set(at, schema.field(at).with_type(_delta_type(schema.field(at).type)))
+
+
+def _delta_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind):
+        return pa.struct([f.with_type(_delta_type(f.type)) for f in kind])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = _delta_type(kind.value_type)
+        return kind if inner == kind.value_type else pa.list_(inner)
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", tz="UTC" if kind.tz else None)
+    if pa.types.is_time(kind) or pa.types.is_decimal256(kind) or pa.types.is_null(kind):
+        return pa.string()
+    wider = {
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): pa.decimal128(20, 0),
+        pa.float16(): pa.float32(),
+    }
+    return wider.get(kind, kind)

@@ -1,0 +1,250 @@
+"""Maintenance: compaction, new generations of the index, retention, sweep; and the purge.
+
+Safe beside readers, and beside an ingest that starts meanwhile: the long work is done without the
+commit lock, and each commit takes over what others have committed since.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from storage import arrays, checkpoints, compaction, indexing, parquet, places, retention
+from storage.commits import IndexVersion, Release, succeeding
+from storage.errors import CommitConflict
+from storage.locks import Lease
+from storage.places import Entry, Place
+from storage.remote import Remote
+from storage.retention import Retention
+from storage.snapshot import Snapshot
+from storage.transaction import drafting
+from storage.vectors import Index
+
+MOST_INDEX_FILES = 200
+"""Files of an index beyond which the next generation is made: about 50 commits' worth."""
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """What there is to do: groups of files to join, spaces to index anew, releases and versions to let go.
+
+    `files` and `tables` are what the sweep would remove now. `version` is the head it was planned at.
+    """
+
+    version: int
+    groups: tuple[compaction.Group, ...]
+    masks: bool
+    indexes: tuple[str, ...]
+    retire: tuple[Release, ...]
+    readable_from: int
+    files: tuple[Entry, ...]
+    tables: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """The collection is as maintenance would leave it."""
+        return not (self.groups or self.masks or self.indexes or self.retire or self.files or self.tables)
+
+
+@dataclass
+class Maintained:
+    """What was done. `pending` are processes that still hold files open that were removed."""
+
+    version: int
+    rewritten: int = 0
+    indexes: list[str] = field(default_factory=list)
+    retired: list[int] = field(default_factory=list)
+    readable_from: int = 1
+    removed: int = 0
+    freed: int = 0
+    pending: list[str] = field(default_factory=list)
+
+
+def plan(lake: Place, snapshot: Snapshot, keep: Retention, *, rebuild: bool) -> Maintenance:
+    """Look what there is to do; changes nothing. With `rebuild` every index is made anew."""
+    head = snapshot.head
+    retire = retention.releases_to_retire(snapshot, keep)
+    leaving = {r.space_id for r in retire}
+    indexes = [
+        space
+        for space, index in (head.indexes if head else {}).items()
+        if space not in leaving and (rebuild or len(snapshot.index_files(index)) > MOST_INDEX_FILES)
+    ]
+    files, tables = retention.unneeded(lake, snapshot)
+    return Maintenance(
+        version=snapshot.version,
+        groups=tuple(compaction.groups(snapshot)),
+        masks=compaction.consolidate(snapshot) is not None,
+        indexes=tuple(indexes),
+        retire=tuple(retire),
+        readable_from=retention.readable_from(snapshot, keep),
+        files=tuple(files),
+        tables=tuple(tables),
+    )
+
+
+def carry_out(
+    lake: Place, snapshot: Snapshot, work: Maintenance, keep: Retention, run_id: str, lease: Lease
+) -> Maintained:
+    """Do it, in commits of its own each, and sweep. `lease` is the collection's `maintain` lease."""
+    started = datetime.now(UTC)
+    done = Maintained(snapshot.version)
+    head = snapshot
+    for group in work.groups:
+        after = compaction.compact(head, group, run_id, started, lease)
+        done.rewritten += len(group.files) if after.version > head.version else 0
+        head = after
+    for space in work.indexes:
+        head = new_generation(lake, head, space, run_id, started, lease)
+        done.indexes.append(space)
+    head = _settle(head, work, keep, run_id, started, lease)
+    done.retired = [r.release for r in work.retire]
+    with drafting(head.root, head, lease) as draft:
+        files, tables = retention.unneeded(lake, draft.before)
+        done.freed = retention.sweep(lake, draft.before, files, tables)
+        done.removed = len(files) + len(tables)
+        head = draft.before
+    done.version = head.version
+    done.readable_from = head.head.readable_from if head.head else 1
+    return done
+
+
+def _settle(
+    known: Snapshot, work: Maintenance, keep: Retention, run_id: str, started: datetime, lease: Lease
+) -> Snapshot:
+    """One commit for the masks together, the releases that retire and the versions that are let go."""
+    with drafting(known.root, known, lease) as draft:
+        head = draft.before.head
+        masks = compaction.consolidate(draft.before)
+        oldest = retention.readable_from(draft.before, keep)
+        if head is None or not (masks or work.retire or oldest > head.readable_from):
+            return draft.before
+        record = succeeding(head, verb="maintain", run_id=run_id, started_at=started)
+        changes: dict[str, object] = {"readable_from": oldest}
+        removed: tuple[str, ...] = ()
+        if masks is not None:
+            table, removed = masks
+            changes["deletes"] = parquet.write_some(known.root, "data/deletes", table)
+        if work.retire:
+            left = retention.retired(head, work.retire)
+            changes |= left
+            spaces = set(head.spaces) - set(left["spaces"])  # type: ignore[call-overload]
+            removed += tuple(f.path for s in spaces for f in draft.before.files("vectors", s))
+        return draft.publish(record.model_copy(update={**changes, "removed": removed}))
+
+
+def new_generation(
+    lake: Place, snapshot: Snapshot, space_id: str, run_id: str, started: datetime, lease: Lease
+) -> Snapshot:
+    """Make the index of a space anew from Parquet, and a version that names it; the new head."""
+    built = indexing.build(lake, snapshot, space_id)
+    with drafting(snapshot.root, snapshot, lease) as draft:
+        now = draft.before
+        if now.head is None or space_id not in now.head.indexes:
+            return now
+        named = _caught_up(lake, snapshot, now, space_id, built)
+        record = succeeding(now.head, verb="maintain", run_id=run_id, started_at=started)
+        return draft.publish(record.model_copy(update={"indexes": {**record.indexes, space_id: named}}))
+
+
+def _caught_up(
+    lake: Place, before: Snapshot, now: Snapshot, space_id: str, built: IndexVersion
+) -> IndexVersion:
+    """The new table with what was committed while it was built."""
+    touched = sorted(_touched(before, now, space_id))
+    if not touched or now.head is None:
+        return built
+    rows = indexing.rows_of(lake, now, space_id, touched)
+    after = Index(lake, built.table).write(built, rows.schema, touched, rows)
+    return after.model_copy(update={"files": (*built.files, *after.files)})
+
+
+def _touched(before: Snapshot, now: Snapshot, space_id: str) -> set[str]:
+    """Items with rows that came or went between two versions (without a compaction between them)."""
+    ids: set[str] = set()
+    for kind, space in (("items", None), ("vectors", space_id)):
+        for live in now.live_files(kind, space):  # type: ignore[arg-type]
+            if live.since > before.version:
+                ids.update(parquet.read(now.root, live.file, ["item_id"])["item_id"].to_pylist())
+                continue
+            old = before.masked.get(live.file.path, np.empty(0, np.int64))
+            new = np.setdiff1d(now.masked.get(live.file.path, np.empty(0, np.int64)), old)
+            if len(new):
+                column = parquet.read(now.root, live.file, ["item_id"])["item_id"]
+                ids.update(column.take(arrays.from_numpy(new, pa.int64())).to_pylist())
+    return ids
+
+
+def purge(lake: Place, snapshot: Snapshot, run_id: str, ingest: Lease, maintain: Lease) -> Maintained:
+    """Make deletion real: after it no file of the collection holds what is not live now.
+
+    Files with masked rows are rewritten, the indexes made anew, and everything that only earlier
+    versions name is removed at once; those versions cannot be read any more. Call it with both leases
+    held, so that no run has old texts in its spool. Raises `CommitConflict` if a lease is lost.
+    """
+    started = datetime.now(UTC)
+    done = Maintained(snapshot.version)
+    root = snapshot.root
+    head = snapshot
+    for group in compaction.groups(head, every_mask=True):
+        head = compaction.compact(head, group, run_id, started, maintain)
+        done.rewritten += len(group.files)
+    built = {space: indexing.build(lake, head, space) for space in (head.head.indexes if head.head else ())}
+    with drafting(root, head, ingest) as draft:
+        now = draft.before
+        if now.head is None:
+            return done
+        if now.masked:
+            raise CommitConflict(
+                f"rows of collection {root.name!r} were masked while it was purged; nothing was removed yet. "
+                "Run the command again"
+            )
+        number = now.head.number + 1
+        indexes = {space: _caught_up(lake, head, now, space, index) for space, index in built.items()}
+        record = succeeding(now.head, verb="purge", run_id=run_id, started_at=started)
+        after = draft.publish(
+            record.model_copy(
+                update={
+                    "indexes": indexes,
+                    "removed": tuple(now_file.path for now_file in now.files("deletes")),
+                    "readable_from": number,
+                    "purged_at": number,
+                }
+            )
+        )
+        _clear(lake, after, done)
+    done.version = after.version
+    done.readable_from = number
+    done.indexes = list(built)
+    return done
+
+
+def _clear(lake: Place, head: Snapshot, done: Maintained) -> None:
+    """Remove at once what only versions before the purge name, and every place that may quote from them."""
+    root = head.root
+    files, tables = retention.unneeded(lake, head, timedelta(0))
+    done.freed = retention.sweep(lake, head, files, tables)
+    done.removed = len(files) + len(tables)
+    for folder in ("_spool", "reports"):
+        places.remove_tree(root / folder)
+    head.checkpoint()
+    for number in checkpoints.numbers(root / "_checkpoints"):
+        if number < head.version:
+            checkpoints.remove(root, number)
+    done.pending = [] if isinstance(lake, Remote) else _holding(lake)
+
+
+def _holding(lake: Path) -> list[str]:
+    """Processes that still have removed files of the lake open: until they close them, the disk has them."""
+    holding = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # of another user, or gone meanwhile
+            opened = [os.readlink(link) for link in (process / "fd").iterdir()]
+            held = [path for path in opened if path.startswith(f"{lake}/") and path.endswith(" (deleted)")]
+            if held:
+                holding.append(f"process {process.name} holds {len(held)} removed files open")
+    return holding

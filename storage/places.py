@@ -1,0 +1,234 @@
+"""Where a lake lies: a local folder or a prefix of an object store, and the few things done to files there.
+
+A place is a `pathlib.Path` or a `storage.remote.Remote`; both know `/`, `name` and `parent`. Everything
+else that touches bytes goes through the functions below, which promise the same for both: what they
+have written is durable when they return.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from storage.remote import Remote
+
+Place = Path | Remote
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file below a folder: `path` relative to it, with slashes."""
+
+    path: str
+    bytes: int
+    modified: datetime
+
+
+class Sink(Protocol):
+    """A file that is being written, once, from its beginning; pyarrow writes Parquet into it.
+
+    `finish` makes it whole and durable under its name; without it nothing (whole) is there.
+    """
+
+    size: int
+
+    def write(self, data: bytes) -> int: ...
+    def finish(self) -> str:
+        """Close; the SHA-256 of everything written, in hex."""
+        ...
+
+    def abandon(self) -> None:
+        """Close without a result: the writing failed."""
+        ...
+
+
+def parse(text: str, base: Path) -> Place:
+    """The place that a configuration names: `s3://bucket/prefix`, or a folder relative to `base`."""
+    if text.startswith("s3://"):
+        return Remote.parse(text)
+    return (base / Path(text).expanduser()).resolve()
+
+
+def names(folder: Place) -> list[str]:
+    """Names of the files directly in a folder, in no order; none if it is not there."""
+    if isinstance(folder, Remote):
+        return folder.names()
+    try:
+        with os.scandir(folder) as found:
+            return [entry.name for entry in found if entry.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def walk(folder: Place) -> Iterator[Entry]:
+    """Every file below a folder; one that vanishes meanwhile is left out."""
+    if isinstance(folder, Remote):
+        yield from (Entry(*facts) for facts in folder.walk())
+        return
+    for directory, _, files in os.walk(folder):
+        for name in files:
+            path = Path(directory, name)
+            try:
+                facts = path.stat()
+            except FileNotFoundError:
+                continue
+            modified = datetime.fromtimestamp(facts.st_mtime, UTC)
+            yield Entry(path.relative_to(folder).as_posix(), facts.st_size, modified)
+
+
+def exists(place: Place) -> bool:
+    """Whether there is such a file (or, locally, such a folder)."""
+    return place.exists()
+
+
+def read(file: Place) -> bytes:
+    """The bytes of a file. Raises `FileNotFoundError`."""
+    return file.read_bytes()
+
+
+def create(file: Place, data: bytes) -> None:
+    """Write a new file, whole and durable, or raise `FileExistsError` and leave the other as it is.
+
+    Of several who try at once exactly one succeeds. A put to an object store whose answer was lost is
+    recognised as one's own by its content, so `data` must hold something that no other writer has.
+    """
+    if isinstance(file, Remote):
+        file.create(data)
+        return
+    make_directory(file.parent)
+    temporary = _written(file, data)
+    try:
+        os.link(temporary, file)
+    finally:
+        temporary.unlink()
+    fsync_directory(file.parent)
+
+
+def replace(file: Place, data: bytes) -> None:
+    """Write a file whole and durable, in place of any that was there."""
+    if isinstance(file, Remote):
+        file.replace(data)
+        return
+    make_directory(file.parent)
+    os.replace(_written(file, data), file)
+    fsync_directory(file.parent)
+
+
+def _written(file: Path, data: bytes) -> Path:
+    temporary = file.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def remove(file: Place) -> None:
+    """Remove a file, if it is there."""
+    if isinstance(file, Remote):
+        file.remove()
+    else:
+        file.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Place) -> None:
+    """Remove a folder and all in it, if it is there."""
+    if isinstance(folder, Remote):
+        folder.remove_tree()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def source(file: Place) -> Any:
+    """What pyarrow reads a Parquet file from: a path, or a file object with random access.
+
+    Raises `FileNotFoundError` if it is not there.
+    """
+    return file.open_input() if isinstance(file, Remote) else file
+
+
+def opened(file: Place) -> io.BufferedIOBase:
+    """A file to read from its beginning. Raises `FileNotFoundError`."""
+    return io.BytesIO(file.read_bytes()) if isinstance(file, Remote) else file.open("rb")
+
+
+def sink(file: Place) -> Sink:
+    """A new file to be written piece by piece."""
+    if isinstance(file, Remote):
+        return file.sink()
+    make_directory(file.parent)
+    return _LocalSink(file)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and its missing parents, each durable in its own parent."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    fsync_directory(directory.parent)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the entries of a directory durable: without it a new file's name can be lost with the power."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _LocalSink:
+    """Keeps the SHA-256 and size of what goes into a local file."""
+
+    closed = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("xb")
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self.size += len(memoryview(data).cast("B"))
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Pyarrow closes what it wrote to; the file is ready only with `finish`."""
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def finish(self) -> str:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        fsync_directory(self._path.parent)
+        return self._hash.hexdigest()
+
+    def abandon(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""What is kept: which versions and releases, and which files nobody needs any more."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow.compute as pc
+
+from storage import places
+from storage.commits import Commit, Log, Release
+from storage.places import Entry, Place
+from storage.snapshot import Snapshot
+from storage.vectors import Index, tables
+
+GRACE = timedelta(hours=1)
+"""How long files stay that no kept version names: a reader or a writer may be in the middle of something."""
+
+_OURS = re.compile(r"^data/(items|deletes|rejects|canaries|vectors/[^/]+)/[0-9a-f]{32}\.parquet$")
+_TEMPORARY = re.compile(r"(^|/)\.[0-9a-f]{32}\.tmp$")
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Versions of the last `days` are kept, and `releases` releases that were live before the present one."""
+
+    days: float
+    releases: int
+
+
+def now_of(head: Commit) -> datetime:
+    """The time by which ages are told: the clock's, but never before the last commit (clocks jump back)."""
+    return max(datetime.now(UTC), head.committed_at)
+
+
+def readable_from(snapshot: Snapshot, retention: Retention) -> int:
+    """The oldest version to keep: the one that was the head `days` (at least the grace period) ago."""
+    head = snapshot.head
+    if head is None:
+        return 1
+    cutoff = now_of(head) - max(timedelta(days=retention.days), GRACE)
+    times = pc.cumulative_max(snapshot.history()["committed_at"].cast("int64")).to_numpy()
+    old = int((times <= cutoff.timestamp() * 1e6).sum())
+    return max(head.readable_from, old, 1)
+
+
+def releases_to_retire(snapshot: Snapshot, retention: Retention) -> list[Release]:
+    """Earlier releases beyond the newest `releases`, or not live any more for `days`.
+
+    One that was never live is somebody's work in progress and stays; so does any whose space another needs.
+    """
+    head = snapshot.head
+    if head is None:
+        return []
+    ended = _last_live(snapshot)
+    cutoff = now_of(head) - timedelta(days=retention.days)
+    earlier = [
+        r for r in head.releases if not r.retired and r.version is not None and r.release != head.live_release
+    ]
+    earlier.sort(key=lambda r: r.version or 0, reverse=True)
+    return [r for place, r in enumerate(earlier) if place >= retention.releases or ended[r.release] <= cutoff]
+
+
+def _last_live(snapshot: Snapshot) -> dict[int, datetime]:
+    """When each release was last live: the time of the version that made another one so."""
+    history = snapshot.history()
+    rows = zip(history["release"].to_pylist(), history["committed_at"].to_pylist(), strict=True)
+    ended: dict[int, datetime] = {}
+    before: int | None = None
+    for release, committed_at in rows:
+        if before is not None and before != release:
+            ended[before] = committed_at
+        before = release
+    return ended
+
+
+def retired(head: Commit, releases: Iterable[Release]) -> dict[str, object]:
+    """Changes to a record that retire releases: their spaces, which no other needs, go with all vectors."""
+    gone = {r.release for r in releases}
+    kept = tuple(r.model_copy(update={"retired": True}) if r.release in gone else r for r in head.releases)
+    needed = {r.space_id for r in kept if not r.retired}
+    return {
+        "releases": kept,
+        "spaces": {s: o for s, o in head.spaces.items() if s in needed},
+        "indexes": {s: i.model_copy(update={"files": ()}) for s, i in head.indexes.items() if s in needed},
+    }
+
+
+def needed_files(snapshot: Snapshot) -> set[str]:
+    """Data files of all versions that are kept, and what the releases name."""
+    head = snapshot.head
+    if head is None:
+        return set()
+    paths = set(snapshot.state.files)
+    log = Log(snapshot.root)
+    history = snapshot.history()
+    # what is not live any more, but was at a kept version, has left with a record after that version
+    left = pc.and_(pc.greater(history["version"], head.readable_from), pc.greater(history["removed"], 0))
+    for number in history["version"].filter(left).to_pylist():
+        paths |= set(log.read(number).removed)
+    for number in _named_versions(head):
+        paths |= set(Snapshot.open(snapshot.root, number).state.files)
+    return paths | {r.canaries.path for r in head.releases if r.canaries}
+
+
+def _named_versions(head: Commit) -> set[int]:
+    """Versions that releases name, as far as a purge has left them."""
+    named = {r.version for r in head.releases if not r.retired and r.version is not None}
+    return {v for v in named if v >= (head.purged_at or 1)}
+
+
+def unneeded(lake: Place, snapshot: Snapshot, grace: timedelta = GRACE) -> tuple[list[Entry], list[str]]:
+    """Data and temporary files, and index tables, that no kept version names and that are older than `grace`.
+
+    Only names that Evervec gives are looked at; anything else is somebody's.
+    """
+    head = snapshot.head
+    if head is None:
+        return [], []
+    before = datetime.now(UTC) - grace
+    needed = needed_files(snapshot)
+    files = [
+        entry
+        for entry in places.walk(snapshot.root)
+        if (_OURS.match(entry.path) or _TEMPORARY.search(entry.path))
+        and entry.path not in needed
+        and entry.modified <= before
+    ]
+    named = {index.table for index in head.indexes.values()}
+    old = [t for t in own_tables(lake, snapshot) if t not in named and _touched(lake, t) <= before]
+    return files, old
+
+
+def own_tables(lake: Place, snapshot: Snapshot) -> list[str]:
+    """Index tables of this collection, of every generation."""
+    name = snapshot.root.name
+    ours = re.compile(rf"^{re.escape(name)}__[a-z0-9_]+__g\d+$")
+    return [table for table in tables(lake) if ours.match(table)]
+
+
+def sweep(lake: Place, snapshot: Snapshot, files: Iterable[Entry], old_tables: Iterable[str]) -> int:
+    """Remove these; the bytes that were freed. Call it with the commit lock held, at the head.
+
+    Under that lock a writer either has named its files already, or finds them gone before it names them.
+    """
+    needed = needed_files(snapshot)
+    freed = 0
+    for entry in files:
+        if entry.path not in needed:
+            places.remove(snapshot.root / entry.path)
+            freed += entry.bytes
+    named = {index.table for index in snapshot.head.indexes.values()} if snapshot.head else set()
+    for table in old_tables:
+        if table not in named:
+            freed += size_of(lake, table)
+            Index(lake, table).drop()
+    return freed
+
+
+def size_of(lake: Place, table: str) -> int:
+    """Bytes of an index table."""
+    return sum(entry.bytes for entry in places.walk(lake / "index" / f"{table}.lance"))
+
+
+def _touched(lake: Place, table: str) -> datetime:
+    times = [entry.modified for entry in places.walk(lake / "index" / f"{table}.lance")]
+    return max(times, default=datetime.min.replace(tzinfo=UTC))

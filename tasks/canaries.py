@@ -1,0 +1,175 @@
+"""Canaries: fixed inputs, and the vectors that an encoder once gave for them.
+
+Encoded again they show whether the encoder of a release still writes into its space: a fingerprint
+covers the files, but not the libraries, the machine, or a file that changed under its remembered hash.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from encoders.catalog import describe, open_encoder
+from encoders.errors import EncoderError
+from encoders.files import HashCache
+from encoders.spec import EncoderFacts, EncoderSpec
+from storage import arrays, parquet
+from storage.commits import Release
+from storage.errors import Damaged
+from storage.findings import Finding
+from storage.parquet import DataFile
+from storage.places import Place
+from storage.snapshot import Snapshot
+from tasks.project import Project
+
+SAME = 0.999
+"""Cosine of a canary to its stored vector below which the space is another one.
+
+Other precision, device and libraries stay above 0.9999; other weights, pooling or prompts do not.
+"""
+
+FOLDER = "data/canaries"
+
+_SAMPLE = 8
+_TEXTS = (
+    "The harbour was quiet; only a dog barked.",
+    "Der Zug nach Köln hat heute zwölf Minuten Verspätung.",
+    "¿Dónde está la biblioteca más cercana?",
+    "Сегодня утром пошёл первый снег.",
+    "كم سعر هذا الكتاب؟",
+    "今日はとても良い天気ですね。",
+    "मुझे चाय पसंद है।",
+    "def add(a, b): return a + b  # 3.14",
+)
+
+
+def texts() -> tuple[str, ...]:
+    """The fixed inputs, in several languages and scripts. What is stored names its own: these may change."""
+    return _TEXTS
+
+
+def make(spec: EncoderSpec, facts: EncoderFacts) -> np.ndarray:
+    """The canaries as documents of an encoder, float32 (n, dim), in the order of `texts`.
+
+    Loads the encoder into this process. Raises `EncoderError`.
+    """
+    return open_encoder(spec, facts).encode(_TEXTS)
+
+
+def store(root: Place, matrix: np.ndarray) -> DataFile:
+    """Write what `make` gave below the collection in `root`, for `Release.canaries`; durable on return."""
+    dim = matrix.shape[1]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), dim)
+    table = pa.table({"text": pa.array(_TEXTS, pa.string()), "vector": vectors})
+    return parquet.write(root, FOLDER, table)
+
+
+def stored(snapshot: Snapshot, release: Release) -> tuple[list[str], np.ndarray]:
+    """Texts and the vectors that the release's encoder once gave for them, float32 (n, dim).
+
+    A release without canaries of its own (of an older lake, or whose file was lost) has up to eight
+    chunks that it encoded. Raises `Damaged`.
+    """
+    if release.canaries is not None:
+        table = parquet.read(snapshot.root, release.canaries, ["text", "vector"])
+        return table["text"].to_pylist(), _matrix(table["vector"], release.dim)
+    for chunks in _encoded(snapshot, release):
+        sample = chunks.take(pa.array(_spread(chunks.num_rows), pa.int64()))
+        items = snapshot.rows_of("items", sample["item_id"].combine_chunks(), ["text"])
+        held = {} if items is None else dict(zip(*(c.to_pylist() for c in items.columns), strict=True))
+        spans = zip(*(sample[c].to_pylist() for c in ("item_id", "chunk_start", "chunk_end")), strict=True)
+        found = [held[i][a:b] if held.get(i) is not None else None for i, a, b in spans]
+        kept = pa.array([text is not None for text in found])
+        if any(text is not None for text in found):
+            return [t for t in found if t is not None], _matrix(sample["vector"].filter(kept), release.dim)
+    return [], np.empty((0, release.dim), np.float32)
+
+
+def check(project: Project, collection: str) -> list[Finding]:
+    """A finding for each space whose encoder does not give the vectors any more that it once gave.
+
+    The weights are read and hashed anew. An encoder that cannot be had here is a notice.
+    """
+    try:
+        snapshot = Snapshot.open(project.lake / collection)
+    except Damaged:
+        return []  # the log has findings of its own
+    releases = snapshot.head.releases if snapshot.head else ()
+    spaces = {r.space_id: r for r in releases if r.encoder and not r.retired}
+    found = [_checked(project, snapshot, release) for release in spaces.values()]
+    return [finding for finding in found if finding is not None]
+
+
+def _checked(project: Project, snapshot: Snapshot, release: Release) -> Finding | None:
+    recorded = EncoderSpec.model_validate(release.encoder)
+    told = f"made {release.space_id} (release {release.release} of {snapshot.root.name!r})"
+    back = f"put the earlier files of {_name(project, recorded)} back, or ingest into a new collection"
+    hashes = HashCache(None)  # remembered ones go by size and time, and may be of other bytes
+    now: EncoderFacts | None = None
+    for spec in dict.fromkeys([recorded, *project.encoders.values()]):
+        try:
+            facts = describe(spec, hashes)
+            if facts.fingerprint == release.fingerprint:
+                return _compared(snapshot, release, spec, facts, told, back)
+        except EncoderError as error:
+            if spec == recorded:
+                told += f" and cannot be used here ({error})"
+            continue
+        now = facts if spec == recorded else now
+    if now is None:
+        return Finding(recorded.model, told, back, "notice")
+    what = f"{told}, but its files now make {now.space_id}: same name, other weights"
+    return Finding(recorded.model, what, back)
+
+
+def _compared(
+    snapshot: Snapshot, release: Release, spec: EncoderSpec, facts: EncoderFacts, told: str, back: str
+) -> Finding | None:
+    try:
+        inputs, before = stored(snapshot, release)
+    except Damaged:
+        return None  # the files have findings of their own
+    if not inputs:
+        return None
+    again = open_encoder(spec, facts).encode(inputs)
+    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(again, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = np.nan_to_num((before * again).sum(axis=1) / norms, nan=-1.0)
+    worst = int(cosines.argmin())
+    if cosines[worst] >= SAME:
+        return None
+    measured = f"cosine {cosines[worst]:.4f} for {inputs[worst][:40]!r}, expected at least {SAME}"
+    return Finding(spec.model, f"{told}, but now gives other vectors: {measured}", back)
+
+
+def _name(project: Project, recorded: EncoderSpec) -> str:
+    """What the configuration calls an encoder, else its model."""
+    return next(
+        (f"encoder {n!r}" for n, spec in project.encoders.items() if spec == recorded), recorded.model
+    )
+
+
+def _encoded(snapshot: Snapshot, release: Release) -> Iterator[pa.Table]:
+    """Live chunks that the release's encoder made, batch by batch."""
+    columns = ["item_id", "chunk_start", "chunk_end", "origin", "vector"]
+    for file in snapshot.files("vectors", release.space_id):
+        masked = snapshot.masked.get(file.path, np.empty(0, np.int64))
+        at = 0
+        for batch in parquet.batches(snapshot.root, file, columns):
+            alive = np.isin(np.arange(at, at + batch.num_rows), masked, invert=True)
+            at += batch.num_rows
+            native = pc.and_(pc.equal(batch["origin"], "encoded"), arrays.from_numpy(alive, pa.bool_()))
+            found = batch.filter(native)
+            if found.num_rows:
+                yield found
+
+
+def _spread(count: int) -> list[int]:
+    """Up to eight rows of `count`, evenly."""
+    return sorted({at * count // _SAMPLE for at in range(min(_SAMPLE, count))} | {0})[:_SAMPLE]
+
+
+def _matrix(vectors: pa.ChunkedArray, dim: int) -> np.ndarray:
+    flat: np.ndarray = arrays.to_numpy(vectors.combine_chunks().flatten()).reshape(-1, dim)
+    return flat
