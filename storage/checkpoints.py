@@ -121,13 +121,14 @@ def newest(collection: Place, upto: int | None) -> Checkpoint | None:
         if upto is not None and number > upto:
             continue
         try:
-            return _read(directory, number)
+            return read(directory, number)
         except Damaged as error:
             logger.warning("%s; an earlier checkpoint or the log itself is read instead", error)
     return None
 
 
-def _read(directory: Place, number: int) -> Checkpoint:
+def read(directory: Place, number: int) -> Checkpoint:
+    """The checkpoint of a version, every byte checked. Raises `Damaged`."""
     path = directory / f"{number:020d}.json"
     try:
         document = unsealed(path, places.read(path))
@@ -135,6 +136,8 @@ def _read(directory: Place, number: int) -> Checkpoint:
         parts = {name: places.read(_path(directory, number, name)) for name in _PARTS}
     except (OSError, ValueError, KeyError) as error:
         raise Damaged(path, f"is not a whole checkpoint ({error})", _REMOVE) from error
+    if contents.number != number:
+        raise Damaged(path, f"is the checkpoint of version {contents.number}", _REMOVE)
     for name, content in parts.items():
         if hashlib.sha256(content).hexdigest() != contents.parts[name]:
             raise Damaged(_path(directory, number, name), "is not what its checkpoint says", _REMOVE)

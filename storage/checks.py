@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from storage import arrays, parquet, views
 from storage.commits import Log, Origins, Release
 from storage.errors import Damaged
-from storage.findings import Finding, because, drop, mend, notice, restore, said, some
+from storage.findings import Finding, because, drop, mend, notice, restore, some
 from storage.fold import LiveFile
 from storage.schemas import Kind
 from storage.vectors import Index
@@ -117,7 +117,9 @@ class Rows:
             if bare[0][1]:
                 keys = some([row[0] for row in bare], bare[0][1])
                 what = f"has items without a vector in {live_space}, which searches do not find: {keys}"
-                yield notice(self.one.snapshot.root, what, f"evervec ingest {self._name}")
+                encode = f"evervec promote {self._name} {self.one.head.live.release} --complete"
+                bring = f"evervec import {self._name} FILE"
+                yield notice(self.one.snapshot.root, what, encode if self.one.head.live.encoder else bring)
 
     def _named(self, connection: Any, query: str, kind: Kind, space: str, what: str) -> Iterator[Finding]:
         """A finding of the items that a query gives, at the newest file that holds any of them."""
@@ -145,7 +147,7 @@ class Rows:
                 unusable, odd, count = self._norms(live, dim)
             except Damaged as error:
                 self.unusable.add(live.file.path)
-                yield because(path, said(error)[0], restore(self._name))
+                yield because(path, error.found, restore(self._name))
                 continue
             encoded += count
             if len(unusable[0]):
@@ -211,7 +213,7 @@ def index(
             due = views.index_rows(connection, one, space)
             wrong += _differences(connection, due, compared, dim)
     except Damaged as error:
-        yield because(table.directory, said(error)[0], mend(name))
+        yield because(table.directory, error.found, mend(name))
         return
     except (duckdb.InvalidInputException, pa.ArrowException, RuntimeError, OSError, ValueError) as error:
         what = f"version {named.version} of the index cannot be read ({str(error).splitlines()[0]})"

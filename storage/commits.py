@@ -8,6 +8,7 @@ by `doctor --repair`. `FORMAT.md` describes what is stored.
 import hashlib
 import json
 import logging
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from storage.schemas import FORMAT, SCHEMA
 logger = logging.getLogger(__name__)
 
 _SEAL, _BODY = b'{"checksum":"', b'","record":'
+_NUMBERED = re.compile(r"^[0-9]{20}\.json$")
 _BODY_AT = len(_SEAL) + 64 + len(_BODY)
 
 
@@ -275,7 +277,7 @@ def _name(number: int) -> str:
 
 
 def _numbers(folder: Place) -> set[int]:
-    return {int(n[:-5]) for n in places.names(folder) if n.endswith(".json") and n[:-5].isdecimal()}
+    return {int(n[:20]) for n in places.names(folder) if _NUMBERED.match(n)}
 
 
 def _format_1(path: Place, content: bytes) -> dict[str, Any]:

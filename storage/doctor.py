@@ -23,7 +23,7 @@ from storage import checks, parquet, places, views
 from storage.checks import Rows, Wrong
 from storage.commits import Commit, Log
 from storage.errors import Damaged
-from storage.findings import MISSING, Finding, because, mend, notice, restore, said
+from storage.findings import MISSING, Finding, because, mend, notice, restore
 from storage.fold import Fold
 from storage.ledger import Ledger, Needed, checkpoint_file, without
 from storage.parquet import DataFile
@@ -146,7 +146,7 @@ def _damage(root: Place, file: DataFile, *, deep: bool) -> str:
             for _ in parquet.batches(root, file):
                 pass
         except Damaged as error:
-            return said(error)[0]
+            return error.found
     return ""
 
 

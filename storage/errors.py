@@ -48,7 +48,7 @@ class Damaged(StorageError):
     exit_code = 5
 
     def __init__(self, path: "Place", found: str, remedy: str) -> None:
-        self.path = path
+        self.path, self.found, self.remedy = path, found, remedy
         super().__init__(f"{path}: {found}; {remedy}")
 
 

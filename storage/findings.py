@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from storage.errors import Damaged
 from storage.places import Place
 
 MISSING = "is missing"
@@ -50,12 +49,6 @@ def because(path: Place, what: str, repair: str) -> Finding:
 def notice(path: Place, what: str, repair: str) -> Finding:
     """A finding of something left over."""
     return Finding(str(path), what, repair, "notice")
-
-
-def said(error: Damaged) -> tuple[str, str]:
-    """What an error says of its file, and what it advises."""
-    what, _, remedy = str(error).removeprefix(f"{error.path}: ").rpartition("; ")
-    return what, remedy
 
 
 def some(keys: Sequence[object], total: int) -> str:

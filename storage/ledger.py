@@ -14,7 +14,7 @@ from storage import checkpoints, places
 from storage.checkpoints import Checkpoint
 from storage.commits import Commit, Log, parse, unsealed
 from storage.errors import Damaged
-from storage.findings import MISSING, Finding, because, mend, notice, said
+from storage.findings import MISSING, Finding, because, mend, notice
 from storage.fold import Fold, LiveFile
 from storage.places import Place
 from storage.snapshot import Snapshot
@@ -107,7 +107,7 @@ class Ledger:
 
     def masks(self, number: int) -> dict[str, np.ndarray]:
         """Masked rows by file as a whole checkpoint has them."""
-        return checkpoints._read(self.root / "_checkpoints", number).masks()
+        return checkpoints.read(self.root / "_checkpoints", number).masks()
 
     def _record(self, log: Log, number: int) -> Commit | None:
         """The record, from whichever copy is whole."""
@@ -115,20 +115,20 @@ class Ledger:
         name = self.root.name
         if isinstance(record, Damaged) and isinstance(copy, Damaged):
             for error in (record, copy):
-                what, remedy = said(error)
+                what, remedy = error.found, error.remedy
                 if remedy != "update Evervec":
                     remedy = "restore it from a backup of the lake: both copies are damaged"
                 self.findings.append(because(error.path, what, remedy))
             self.gaps = True
             return None
         if isinstance(record, Damaged):
-            self.findings.append(because(record.path, said(record)[0], mend(name)))
+            self.findings.append(because(record.path, record.found, mend(name)))
             self.twins.append((log.path(number), log.copy(number), number))
             return None if isinstance(copy, Damaged) else copy
         if isinstance(copy, Damaged):
             self.twins.append((log.copy(number), log.path(number), number))
             if places.exists(log.copy(number)):
-                self.findings.append(because(copy.path, said(copy)[0], mend(name)))
+                self.findings.append(because(copy.path, copy.found, mend(name)))
             else:
                 self._single.append((number, bool(record.nonce)))
         elif record != copy:
@@ -158,7 +158,7 @@ class Ledger:
     def _checkpoint(self, number: int) -> None:
         """Compare a checkpoint with the fold of the log, or go on from it if that has a gap before it."""
         try:
-            found = checkpoints._read(self.root / "_checkpoints", number)
+            found = checkpoints.read(self.root / "_checkpoints", number)
         except Damaged as error:
             self.wrong.append(number)
             self.findings.append(because(*_torn_part(self.root, number, error), mend(self.root.name)))
@@ -270,7 +270,7 @@ def _torn_part(root: Place, number: int, error: Damaged) -> tuple[Place, str]:
         told = unsealed(path, places.read(path)).get("number")
     except (Damaged, OSError):
         told = number
-    return (error.path, said(error)[0]) if told == number else (path, f"is the checkpoint of version {told}")
+    return (error.path, error.found) if told == number else (path, f"is the checkpoint of version {told}")
 
 
 def _numbers(folder: Place) -> set[int]:

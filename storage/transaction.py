@@ -109,7 +109,19 @@ def drafting(root: Place, known: Snapshot | None = None, lease: Lease | None = N
     """
     with locks.lock(root, "commit", wait=COMMIT_WAIT_SECONDS) as held:
         before = known.advanced(strict=True) if known else Snapshot.open(root, strict=True)
+        _restore_copy(before)
         yield Draft(before, [held, *([lease] if lease else [])])
+
+
+def _restore_copy(before: Snapshot) -> None:
+    """Write the second copy of the head where the one who made it died before that."""
+    if before.head is None:
+        return
+    log = Log(before.root)
+    path, copy = log.path(before.version), log.copy(before.version)
+    if not places.exists(copy):
+        places.replace(copy, places.read(path))
+        logger.warning("%s had no second copy, as after a crash; it was written", path)
 
 
 def commit(

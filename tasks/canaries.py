@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from encoders.catalog import describe, open_encoder
 from encoders.errors import EncoderError
 from encoders.files import HashCache
+from encoders.protocol import Encoder
 from encoders.spec import EncoderFacts, EncoderSpec
 from storage import arrays, parquet
 from storage.commits import Release
@@ -49,12 +50,9 @@ def texts() -> tuple[str, ...]:
     return _TEXTS
 
 
-def make(spec: EncoderSpec, facts: EncoderFacts) -> np.ndarray:
-    """The canaries as documents of an encoder, float32 (n, dim), in the order of `texts`.
-
-    Loads the encoder into this process. Raises `EncoderError`.
-    """
-    return open_encoder(spec, facts).encode(_TEXTS)
+def make(encoder: Encoder) -> np.ndarray:
+    """The canaries as documents of an encoder, float32 (n, dim), in the order of `texts`."""
+    return encoder.encode(_TEXTS)
 
 
 def store(root: Place, matrix: np.ndarray) -> DataFile:
@@ -63,6 +61,14 @@ def store(root: Place, matrix: np.ndarray) -> DataFile:
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), dim)
     table = pa.table({"text": pa.array(_TEXTS, pa.string()), "vector": vectors})
     return parquet.write(root, FOLDER, table)
+
+
+def noted(root: Place, release: Release, encoder: Encoder) -> Release:
+    """The release with canaries made now; to be called once, before its first window is committed.
+
+    A run that dies before leaves a file that no version names, and that `evervec maintain` removes.
+    """
+    return release.model_copy(update={"canaries": store(root, make(encoder))})
 
 
 def stored(snapshot: Snapshot, release: Release) -> tuple[list[str], np.ndarray]:
@@ -132,7 +138,7 @@ def _compared(
         return None  # the files have findings of their own
     if not inputs:
         return None
-    again = open_encoder(spec, facts).encode(inputs)
+    again = open_encoder(spec, facts, device="cpu").encode(inputs)
     norms = np.linalg.norm(before, axis=1) * np.linalg.norm(again, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = np.nan_to_num((before * again).sum(axis=1) / norms, nan=-1.0)

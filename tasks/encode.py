@@ -19,6 +19,7 @@ from encoders.catalog import Device, open_encoder, open_tokenizer
 from encoders.chunking import Chunker, chunk_hash
 from encoders.decode import decode_text
 from encoders.errors import BadVector, RowError
+from encoders.protocol import Encoder
 from encoders.spec import Chunking, EncoderFacts, EncoderSpec
 from storage.schemas import SHORT_HASH
 from tasks import cluster
@@ -188,6 +189,14 @@ def _chunks_array(chunks: list[list[tuple[int, int, bytes]]]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), values, type=CHUNKS)
 
 
+@lru_cache(maxsize=1)
+def opened(
+    spec: EncoderSpec, facts: EncoderFacts, *, threads: int | None = None, device: Device | None = None
+) -> Encoder:
+    """The loaded encoder; one is kept, for a run that needs it twice."""
+    return open_encoder(spec, facts, threads=threads, device=device)
+
+
 class Encode:
     """Loads the encoder once; every call encodes the chunks of some items."""
 
@@ -196,7 +205,7 @@ class Encode:
     ) -> None:
         self._stored = np.load(stored, mmap_mode="r") if isinstance(stored, Path) else stored
         self._dim = job.facts.dim
-        self._encoder = open_encoder(job.spec, job.facts, threads=threads, device=device)
+        self._encoder = opened(job.spec, job.facts, threads=threads, device=device)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         began = time.time()

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.catalog import open_encoder
 from encoders.decode import decode_text
 from encoders.errors import RowError, Undecodable
 from storage import foreign, tables
+from tasks.encode import opened
 from tasks.errors import BadRows, Refused, RunFailed, SourceUnusable
 from tasks.imports import Job, numbers_of, table_files
 
@@ -313,7 +313,7 @@ def verify(job: Job, gathered: Gathered, *, yes: bool) -> None:
         gathered.notes.append("there is no text to encode, so that the vectors were compared with none")
         return
     spec, facts = job.encoder
-    made = open_encoder(spec, facts).encode([text for _, text, _ in gathered.sample])
+    made = opened(spec, facts).encode([text for _, text, _ in gathered.sample])
     cosine = _mean_cosine(made, np.stack([vector for _, _, vector in gathered.sample]))
     gathered.notes.append(
         f"{len(gathered.sample)} rows encoded again: mean cosine {cosine:.4f} to their vectors"

@@ -17,9 +17,9 @@ from storage.indexing import index_table
 from storage.locks import Lease
 from storage.schemas import ITEM_COLUMNS, REJECTS, SHORT_HASH, items_schema
 from storage.snapshot import Snapshot
-from tasks import rows
+from tasks import canaries, rows
 from tasks.diff import attributes_hashes
-from tasks.encode import CHUNKS
+from tasks.encode import CHUNKS, opened
 from tasks.errors import RunFailed
 from tasks.import_items import Assembler, Batch
 from tasks.import_rows import Gathered
@@ -62,6 +62,9 @@ def land(
     space. Elsewhere only items that stand get vectors. Raises `RunFailed` if nothing fits the collection.
     """
     snapshot = Snapshot.open(project.lake / job.collection)
+    known = {r.release for r in snapshot.head.releases} if snapshot.head else set()
+    if job.encoder is not None and job.release.release not in known and not dry_run:
+        job = replace(job, release=canaries.noted(snapshot.root, job.release, opened(*job.encoder)))
     landed = Landed(snapshot.version)
     pending = _Rejects(snapshot, run_id)
     total = gathered.aside.count("good")

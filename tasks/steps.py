@@ -158,14 +158,19 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, lease: Lease, prog
     """Carry out a plan in windows; returns when all of it is durable. Raises `RunFailed`."""
     if plan.is_empty:
         return Landed(job.version)
-    from tasks import commit  # a run without changes needs none of it, and is done in a blink
-    from tasks.encode import EncodeJob, encode_stream
+    from tasks import canaries, cluster, commit  # a run without changes needs none of it: done in a blink
+    from tasks.encode import EncodeJob, encode_stream, opened
 
     snapshot = Snapshot.open(project.lake / job.collection)
-    target = commit.Target(project.lake, job.collection, job.spec.modality, job.release, lease)
+    release = job.release
+    if job.version == 0 and plan.changed:
+        alone = not cluster.worth_starting(project, job.settings.resources, plan.to_encode)
+        encoder = opened(job.spec, job.facts, device=None if alone else "cpu")  # GPUs are for the actors
+        release = canaries.noted(snapshot.root, release, encoder)
+    target = commit.Target(project.lake, job.collection, job.spec.modality, release, lease)
     source = open_source(job.source, {})
     work = EncodeJob(job.spec, job.facts, job.chunking, source.encoding)
-    stored = snapshot.chunk_hashes(job.release.space_id) if plan.changed else np.empty(0, "S16")
+    stored = snapshot.chunk_hashes(release.space_id) if plan.changed else np.empty(0, "S16")
     stream = encode_stream(project, job.settings.resources, work, plan.changed, stored)
     with contextlib.closing(stream):  # of a run that fails: no actors are left behind
         return commit.land(target, snapshot, plan, stream, progress)

@@ -156,15 +156,18 @@ def _delta_upsert(folder: Path, vectors: pa.Table) -> None:
 
 def _reads(room: Path, random: np.random.Generator) -> dict[str, Any]:
     """Medians in milliseconds over connections that are kept open."""
-    ours = sql.connect(room / "lake", {"docs": Snapshot.open(room / "lake" / "docs")}, _never, _never)
+    head = Snapshot.open(room / "lake" / "docs")
+    ours = sql.connect(room / "lake", {"docs": head}, lambda c, text: _never(), lambda c, text, k: _never())
     bare = duckdb.connect()
     files = ", ".join(f"'{p}'" for p in sorted((room / "bare").glob("vectors*.parquet")))
     bare.execute(
         f"CREATE VIEW docs AS SELECT * REPLACE (vector::FLOAT[{DIM}] AS vector) FROM read_parquet([{files}])"
     )
     delta = duckdb.connect()
-    delta.register("raw", DeltaTable(room / "delta").to_pyarrow_dataset())
-    delta.execute(f"CREATE VIEW docs AS SELECT * REPLACE (vector::FLOAT[{DIM}] AS vector) FROM raw")
+    theirs = ", ".join(f"'{uri}'" for uri in DeltaTable(room / "delta").file_uris())
+    delta.execute(
+        f"CREATE VIEW docs AS SELECT * REPLACE (vector::FLOAT[{DIM}] AS vector) FROM read_parquet([{theirs}])"
+    )
     query = random.normal(size=DIM).astype(np.float32).tolist()
     statements = {
         "point_ms": ("SELECT item_id, vector FROM docs WHERE item_id = ?", ["item0123456"]),
@@ -181,15 +184,16 @@ def _reads(room: Path, random: np.random.Generator) -> dict[str, Any]:
         for _ in range(7):
             for who, connection in (("evervec", ours), ("bare", bare), ("delta", delta)):
                 began = time.perf_counter()
-                connection.execute(statement, parameters).to_arrow_reader().read_all()
+                connection.execute(statement, parameters).fetchall()
                 spans[who].append((time.perf_counter() - began) * 1000)
         found[name] = {who: round(statistics.median(times[1:]), 1) for who, times in spans.items()}
-    for connection in (ours, bare, delta):
-        connection.close()
+    ours.close()
+    bare.close()
+    delta.close()
     return found
 
 
-def _never(*_: object) -> Any:
+def _never() -> Any:
     raise AssertionError("no function is called here")
 
 

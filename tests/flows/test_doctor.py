@@ -4,16 +4,18 @@ import json
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from encoders.catalog import describe
+from encoders.catalog import describe, open_encoder
 from encoders.fake import FakeEncoder
 from encoders.files import HashCache
 from encoders.spec import EncoderSpec
 from flows import cli
 from flows.doctor import DoctorRequest, doctor
-from storage import transaction
-from storage.commits import succeeding
+from storage import parquet, transaction
+from storage.commits import Origins, succeeding
+from storage.schemas import DELETES
 from storage.snapshot import Snapshot
 from tasks import canaries, reader
 from tasks.errors import NothingThere
@@ -95,9 +97,11 @@ def test_canaries_are_stored_and_found_again(project):
     """What was encoded once is read back with its texts."""
     spec = EncoderSpec(model="fake:16")
     facts = describe(spec, HashCache(None))
-    matrix = canaries.make(spec, facts)
+    encoder = open_encoder(spec, facts)
+    matrix = canaries.make(encoder)
     assert matrix.shape == (len(canaries.texts()), 16)
-    recorded(project, canaries=canaries.store(project.lake / "docs", matrix))
+    live = Snapshot.open(project.lake / "docs").head.live
+    recorded(project, canaries=canaries.noted(project.lake / "docs", live, encoder).canaries)
     snapshot = Snapshot.open(project.lake / "docs")
     inputs, vectors = canaries.stored(snapshot, snapshot.head.live)
     assert tuple(inputs) == canaries.texts()
@@ -122,7 +126,7 @@ def test_an_encoder_that_gives_other_vectors_is_found(own, project, monkeypatch)
     """Equal files are no proof: the canaries are encoded again and compared."""
     spec = EncoderSpec(model="fake:16")
     if own:
-        matrix = canaries.make(spec, describe(spec, HashCache(None)))
+        matrix = canaries.make(open_encoder(spec, describe(spec, HashCache(None))))
         recorded(project, canaries=canaries.store(project.lake / "docs", matrix))
     else:
         recorded(project, canaries=None)
@@ -151,7 +155,31 @@ def test_an_encoder_that_is_not_at_hand_is_a_notice(project):
     assert [n.path for n in report.notices] == ["./gone"]
 
 
-@pytest.mark.skipif("doctor" not in cli.VERBS, reason="the verb is not wired yet")
+def test_items_without_a_vector_get_one_by_the_command_that_the_notice_names(project, capsys):
+    """A hole in the live space is no damage, and is filled from the stored texts."""
+    before = held(project)
+    root = project.lake / "docs"
+    with transaction.drafting(root) as draft:
+        head, space = draft.before.head, draft.before.head.live.space_id
+        rows = list(draft.before.positions_of("vectors", pa.array(["long.txt"]), space))
+        table = pa.table(
+            {"path": [p for p, at in rows for _ in at], "row": [r for _, at in rows for r in at]}
+        )
+        deletes = parquet.write(root, "data/deletes", table.cast(DELETES))
+        record = succeeding(head, verb="test", run_id="run", started_at=datetime.now(UTC))
+        spaces = {space: Origins(encoded=head.spaces[space].rows - table.num_rows)}
+        draft.publish(record.model_copy(update={"deletes": (deletes,), "spaces": spaces}))
+    report = doctor(project, DoctorRequest(repair=True))  # the index has them still
+    assert not report.findings
+    [notice] = [n for n in report.notices if "without a vector" in n.what]
+    assert "'long.txt'" in notice.what
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["-C", str(project.root), *notice.repair.split()[1:]])
+    assert ended.value.code == 0
+    assert not [n for n in doctor(project, DoctorRequest()).notices if "without a vector" in n.what]
+    assert held(project) == before
+
+
 def test_findings_end_with_exit_code_5(project, capsys):
     """The command line names file and repair, and is content after it."""
 

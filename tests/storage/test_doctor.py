@@ -363,7 +363,7 @@ def test_items_without_a_vector_are_a_notice(toy, lake):
     some = {"a": items["a"]}
     put(lake, toy, items, vectors=toy.vectors_table(some), index=toy.index_table(some))
     [found] = odd(lake)
-    assert (found.severity, found.repair) == ("notice", "evervec ingest odd")
+    assert (found.severity, found.repair) == ("notice", "evervec promote odd 1 --complete")
     assert "'b'" in found.what
 
 
