@@ -74,9 +74,8 @@ def ingest(
         if request.dry_run:
             return _forecast(job, plan, time.monotonic() - started)
         landed = step(steps.encode_and_commit)(project, job, plan, place.lease, progress)
-        if not request.retry:
-            filled = step(steps.fill_retained)(project, job, place, run_id, progress)
-            landed.version = max(landed.version, filled.version)
+        filled = step(steps.fill_retained)(project, job, place, run_id, progress, request.retry)
+        landed.version = max(landed.version, filled.version)
     report = _report(job, plan, landed, time.monotonic() - started)
     if report.seen and report.rejected == report.seen:
         raise RunFailed(

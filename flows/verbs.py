@@ -305,8 +305,8 @@ def errors(options: argparse.Namespace) -> int:
     shown = [{"item": r["item_id"] or r["uri"], "stage": r["stage"], "reason": r["reason"]} for r in rows]
     print(table(shown, empty="no rejects"))
     if rows:
-        print("an item is tried again as soon as its content changes")
-        next_command(f"evervec {_where(options)}ingest {options.collection}")
+        print("an item is tried again as soon as its content changes, and now with retry")
+        next_command(f"evervec {_where(options)}retry {options.collection}")
     return 0
 
 

@@ -140,10 +140,15 @@ def _masks_since(before: Snapshot, now: Snapshot, made: _Rewritten) -> pa.Table:
     return pa.table({"path": [path] * len(found), "row": found}, schema=DELETES)
 
 
-def consolidate(snapshot: Snapshot) -> tuple[pa.Table, tuple[str, ...]] | None:
-    """One table of all masks that still count, and the deletes files it stands for; None if not worth it."""
+def consolidate(
+    snapshot: Snapshot, leaving: frozenset[str] = frozenset()
+) -> tuple[pa.Table, tuple[str, ...]] | None:
+    """One table of all masks that still count, and the deletes files it stands for; None if not worth it.
+
+    Those of files that are `leaving` with the same record do not count any more.
+    """
     files = snapshot.files("deletes")
-    masked = snapshot.masked
+    masked = {path: rows for path, rows in snapshot.masked.items() if path not in leaving}
     still = sum(len(rows) for rows in masked.values())
     if len(files) < 2 and not (files and still == 0):
         return None

@@ -44,9 +44,11 @@ class Fold:
 
     def apply(self, commit: Commit) -> None:
         """Go on by one record, which must be the next."""
-        for path in commit.removed:
-            del self.files[path]
+        left = [self.files.pop(path) for path in commit.removed]
         attributes = ",".join(f"{k}:{v}" for k, v in sorted(commit.attributes.items()))
+        rewritten = {file.attributes for file in left if file.kind == "items"}
+        if len(rewritten) == 1:  # a file that replaces others has the columns that those had
+            (attributes,) = rewritten
         for kind in ("items", "rejects", "deletes"):
             for file in getattr(commit, kind):
                 shown = attributes if kind == "items" else ""

@@ -56,7 +56,8 @@ def next_table(lake: Place, snapshot: Snapshot, space_id: str) -> str:
     named = [index.table for commit in snapshot.tail for index in commit.indexes.values()]
     head = [index.table for index in snapshot.head.indexes.values()] if snapshot.head else []
     taken = [generation(t) for t in (*tables(lake), *named, *head) if t.startswith(of_space)]
-    return table_name(snapshot.root.name, space_id, max(taken, default=0) + 1)
+    # no version so far can have named a generation beyond its own number, but for those just counted
+    return table_name(snapshot.root.name, space_id, max(snapshot.version, *taken, 0) + 1)
 
 
 def rows_of(lake: Place, snapshot: Snapshot, space_id: str, item_ids: Sequence[str]) -> pa.Table:

@@ -94,6 +94,7 @@ class Ledger:
         kept = head.purged_at or 1
         lowest = max(head.readable_from, kept)
         named = {r.version for r in head.releases if not r.retired and r.version and r.version >= kept}
+        spaces = {r.space_id for r in head.releases if not r.retired}
         found = {}
         for path, known in self.known.items():
             since, until = known.file.since, known.until
@@ -101,6 +102,8 @@ class Ledger:
                 found[path] = Needed(known.file)
             elif until > lowest:
                 found[path] = Needed(known.file, _span(max(since, lowest), until - 1))
+            elif known.file.kind == "vectors" and known.file.space_id not in spaces:
+                continue  # of a space that was retired since: it went even from versions that are named
             elif versions := sorted(v for v in named if since <= v < until):
                 found[path] = Needed(known.file, _span(versions[0], versions[-1]))
         return found

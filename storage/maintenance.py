@@ -119,7 +119,10 @@ def _settle(
     """One commit for the masks together, the releases that retire and the versions that are let go."""
     with drafting(known.root, known, lease) as draft:
         head = draft.before.head
-        masks = compaction.consolidate(draft.before)
+        left = retention.retired(head, work.retire) if head is not None and work.retire else {}
+        spaces = set(head.spaces) - set(left["spaces"]) if head is not None and left else set()  # type: ignore[call-overload]
+        leaving = frozenset(f.path for s in spaces for f in draft.before.files("vectors", s))
+        masks = compaction.consolidate(draft.before, leaving)
         oldest = retention.readable_from(draft.before, keep)
         if head is None or not (masks or work.retire or oldest > head.readable_from):
             return draft.before
@@ -130,10 +133,8 @@ def _settle(
             table, removed = masks
             changes["deletes"] = parquet.write_some(known.root, "data/deletes", table)
         if work.retire:
-            left = retention.retired(head, work.retire)
             changes |= left
-            spaces = set(head.spaces) - set(left["spaces"])  # type: ignore[call-overload]
-            removed += tuple(f.path for s in spaces for f in draft.before.files("vectors", s))
+            removed += tuple(leaving)
         return draft.publish(record.model_copy(update={**changes, "removed": removed}))
 
 

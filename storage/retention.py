@@ -39,9 +39,13 @@ def readable_from(snapshot: Snapshot, retention: Retention) -> int:
     if head is None:
         return 1
     cutoff = now_of(head) - max(timedelta(days=retention.days), GRACE)
+    return max(head.readable_from, _head_at(snapshot, cutoff), 1)
+
+
+def _head_at(snapshot: Snapshot, cutoff: datetime) -> int:
+    """The version that was the head then; 0 if there was none."""
     times = pc.cumulative_max(snapshot.history()["committed_at"].cast("int64")).to_numpy()
-    old = int((times <= cutoff.timestamp() * 1e6).sum())
-    return max(head.readable_from, old, 1)
+    return int((times <= cutoff.timestamp() * 1e6).sum())
 
 
 def releases_to_retire(snapshot: Snapshot, retention: Retention) -> list[Release]:
@@ -64,7 +68,8 @@ def releases_to_retire(snapshot: Snapshot, retention: Retention) -> list[Release
 def _last_live(snapshot: Snapshot) -> dict[int, datetime]:
     """When each release was last live: the time of the version that made another one so."""
     history = snapshot.history()
-    rows = zip(history["release"].to_pylist(), history["committed_at"].to_pylist(), strict=True)
+    times = pc.cumulative_max(history["committed_at"].cast("int64")).cast(history["committed_at"].type)
+    rows = zip(history["release"].to_pylist(), times.to_pylist(), strict=True)
     ended: dict[int, datetime] = {}
     before: int | None = None
     for release, committed_at in rows:
@@ -99,7 +104,7 @@ def needed_files(snapshot: Snapshot) -> set[str]:
     for number in history["version"].filter(left).to_pylist():
         paths |= set(log.read(number).removed)
     for number in _named_versions(head):
-        paths |= set(Snapshot.open(snapshot.root, number).state.files)
+        paths |= set(Snapshot.open(snapshot.root, number).state.files)  # but those of retired spaces
     return paths | {r.canaries.path for r in head.releases if r.canaries}
 
 
@@ -117,7 +122,7 @@ def unneeded(lake: Place, snapshot: Snapshot, grace: timedelta = GRACE) -> tuple
     head = snapshot.head
     if head is None:
         return [], []
-    before = datetime.now(UTC) - grace
+    before = datetime.now(UTC) - grace if grace else datetime.max.replace(tzinfo=UTC)
     needed = needed_files(snapshot)
     files = [
         entry
@@ -126,15 +131,29 @@ def unneeded(lake: Place, snapshot: Snapshot, grace: timedelta = GRACE) -> tuple
         and entry.path not in needed
         and entry.modified <= before
     ]
-    named = {index.table for index in head.indexes.values()}
+    named = _recent_tables(snapshot, grace)
     old = [t for t in own_tables(lake, snapshot) if t not in named and _touched(lake, t) <= before]
     return files, old
+
+
+def _recent_tables(snapshot: Snapshot, grace: timedelta) -> set[str]:
+    """Index tables that the head names, or another version that was the head within the grace."""
+    head = snapshot.head
+    if head is None:
+        return set()
+    named = {index.table for index in head.indexes.values()}
+    if not grace:
+        return named
+    log = Log(snapshot.root)
+    for number in range(max(_head_at(snapshot, now_of(head) - grace), head.purged_at or 1, 1), head.number):
+        named |= {index.table for index in log.read(number).indexes.values()}
+    return named
 
 
 def own_tables(lake: Place, snapshot: Snapshot) -> list[str]:
     """Index tables of this collection, of every generation."""
     name = snapshot.root.name
-    ours = re.compile(rf"^{re.escape(name)}__[a-z0-9_]+__g\d+$")
+    ours = re.compile(rf"^{re.escape(name)}__[a-z0-9]+(_[a-z0-9]+)*__g\d+$")
     return [table for table in tables(lake) if ours.match(table)]
 
 

@@ -45,12 +45,33 @@ class Snapshot:
         """
         log = Log(root)
         numbers = log.numbers()
-        if at is not None:
-            _require_kept(log, numbers, at)
+        kept = _require_kept(log, numbers, at) if at is not None else None
         newest = at or max(numbers, default=0)
         base = _checkpoint(log, newest)
         empty = cls(root, base.fold() if base else Fold(), base, ())
-        return empty._with(log, newest, strict=strict, asked=at is not None)
+        found = empty._with(log, newest, strict=strict, asked=at is not None)
+        return found if kept is None else found._as_kept(kept)
+
+    def _as_kept(self, now: Commit) -> "Snapshot":
+        """An expired version that a release names: only spaces of releases that are not retired are left."""
+        head = self.head
+        left = {r.space_id for r in now.releases if not r.retired}
+        if head is None or head.number >= now.readable_from or left >= set(head.spaces):
+            return self
+        kept = {
+            "spaces": {s: o for s, o in head.spaces.items() if s in left},
+            "indexes": {s: i for s, i in head.indexes.items() if s in left},
+            "releases": tuple(
+                r if r.space_id in left else r.model_copy(update={"retired": True}) for r in head.releases
+            ),
+        }
+        files = {
+            path: file
+            for path, file in self.state.files.items()
+            if file.kind != "vectors" or file.space_id in left
+        }
+        state = Fold(head.model_copy(update=kept), files, self.state.index_files)
+        return Snapshot(self.root, state, self.base, self.tail)
 
     def advanced(self, *, strict: bool = False) -> "Snapshot":
         """This snapshot, or the new head if one was committed since."""
@@ -269,8 +290,8 @@ def _kept(head: Commit, at: int) -> str:
     return "expired" if at < head.readable_from and at not in named else "yes"
 
 
-def _require_kept(log: Log, numbers: Sequence[int], at: int) -> None:
-    """Raise `VersionGone` unless version `at` exists and its files are kept."""
+def _require_kept(log: Log, numbers: Sequence[int], at: int) -> Commit:
+    """The newest record; raise `VersionGone` unless version `at` exists and its files are kept."""
     name = log.directory.parent.name
     if not numbers or at not in range(1, numbers[-1] + 1):
         there = f"1 to {numbers[-1]}" if numbers else "none"
@@ -287,3 +308,4 @@ def _require_kept(log: Log, numbers: Sequence[int], at: int) -> None:
             f"version {at} of collection {name!r} is older than what is kept (`retain:` in evervec.yaml); "
             f"give a version from {head.readable_from} on"
         )
+    return head

@@ -83,7 +83,9 @@ class Draft:
                 "another one has gone on meanwhile. Nothing of this window was kept; run the command again"
             )
         root = self.before.root
-        for file in record.added_files():
+        known = {r.release for r in self.before.head.releases} if self.before.head else set()
+        canaries = [r.canaries for r in record.releases if r.canaries and r.release not in known]
+        for file in (*record.added_files(), *canaries):
             if not places.exists(root / file.path):
                 raise CommitConflict(
                     f"{root / file.path} was swept away before it was committed: this process must have "

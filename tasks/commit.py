@@ -276,7 +276,7 @@ class _Pending:
     def _index_rows_of(self, items: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         """The index rows of these standing items, by space."""
         head = self.snapshot.head
-        for release in head.releases if head else ():
+        for release in {r.space_id: r for r in (head.releases if head else ()) if not r.retired}.values():
             vectors = self.snapshot.rows_of(
                 "vectors",
                 items["item_id"].combine_chunks(),

@@ -34,15 +34,20 @@ def complete(
     run_id: str,
     lease: Lease,
     progress: Progress,
+    *,
+    retry: bool = False,
 ) -> Landed:
     """Give every item with a text a vector in the space of a release; durable window by window.
 
     Chunks keep the spans that they have in another space, so that one `chunk_no` means one text
-    everywhere. Items that the encoder rejects become rejects. Raises `RunFailed`, `EncoderChanged`.
+    everywhere. Items that the encoder rejects become rejects, which are left out later unless `retry`.
+    Raises `RunFailed`, `EncoderChanged`.
     """
     snapshot = Snapshot.open(project.lake / collection)
     release = releases.find(snapshot, number)
     lacking = releases.missing(snapshot, release)
+    if not retry:
+        lacking = lacking.filter(pc.invert(pc.is_in(lacking, value_set=_rejected(snapshot))))
     landed = Landed(snapshot.version)
     if not len(lacking):
         return landed
@@ -66,22 +71,36 @@ def complete(
 
 
 def fill_retained(
-    project: Project, collection: str, folder: Path, run_id: str, lease: Lease, progress: Progress
+    project: Project,
+    collection: str,
+    folder: Path,
+    run_id: str,
+    lease: Lease,
+    progress: Progress,
+    *,
+    retry: bool = False,
 ) -> Landed:
-    """Complete the spaces of the releases that are kept beside the live one, so that a rollback finds all."""
+    """Complete the spaces of all releases that are kept, so that a switch between them loses no item."""
     snapshot = Snapshot.open(project.lake / collection)
     head = snapshot.head
     landed = Landed(snapshot.version)
     if head is None:
         return landed
     for release in head.releases:
-        if release.retired or release.release == head.live_release or not release.encoder:
+        if release.retired or not release.encoder:
             continue
-        done = complete(project, collection, release.release, folder, run_id, lease, progress)
+        done = complete(project, collection, release.release, folder, run_id, lease, progress, retry=retry)
         landed.version = done.version
         landed.counts += done.counts
         landed.encode_seconds += done.encode_seconds
     return landed
+
+
+def _rejected(snapshot: Snapshot) -> pa.Array:
+    """Items that stand, and were rejected for one of the spaces with the content that they have."""
+    found = [t for _, _, t in snapshot.read("rejects", ["item_id", "content_hash"])]
+    ids = [i for t in found for i, c in zip(*(t[n].to_pylist() for n in t.column_names), strict=True) if c]
+    return pa.array([i for i in ids if i is not None], pa.string())
 
 
 def _spooled(snapshot: Snapshot, release: Release, item_ids: pa.Array, path: Path) -> tuple[Part, ...]:
@@ -167,6 +186,7 @@ def _window(snapshot: Snapshot, release: Release, done: pa.Table, run_id: str) -
         vectors={release.space_id: vectors},
         rejects=rows.rejects_table(bad, run_id=run_id, now=now) if bad.num_rows else None,
         index={release.space_id: index_table(good, vectors, dim=release.dim, attributes=attributes)},
+        resolved=good["item_id"].to_pylist(),
         made_from=good.select(["item_id", "content_hash"]),
         counts=Counts(rejected=bad.num_rows, encoded=good.num_rows, chunks=vectors.num_rows),
         encode_seconds=encode_seconds(done),

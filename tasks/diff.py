@@ -270,10 +270,13 @@ class _Diff:
             if item_id not in self._known_rejects:
                 continue
             self._rejects_met.add(item_id)
+            rejected = self._known_rejects[item_id]
             if good[at]:
-                self._resolved.append(item_id)
+                # with this very content it can only have been rejected for another space: that stands
+                if self.retry or rejected != content[at].tobytes():
+                    self._resolved.append(item_id)
             else:
-                skipped[at] = not self.retry and self._known_rejects[item_id] == content[at].tobytes()
+                skipped[at] = not self.retry and rejected == content[at].tobytes()
         self.rejected_known += int(skipped.sum())
         return skipped
 

@@ -24,7 +24,7 @@ from storage.snapshot import Snapshot
 from tasks.errors import EncoderChanged, SourceUnusable
 from tasks.project import INDEX_OWN, RESERVED, Collection, Project
 
-_SPACE = re.compile(r"[a-z][a-z0-9_]*")
+_SPACE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")  # two underscores part the names of index tables
 EXPORTED = frozenset(
     (
         "item_id", "modality", "uri", "text", "bytes", "content_hash", "media", "stale_since", "observed_at",

@@ -176,8 +176,10 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, lease: Lease, prog
         return commit.land(target, snapshot, plan, stream, progress)
 
 
-def fill_retained(project: Project, job: Job, place: Workplace, run_id: str, progress: Progress) -> Landed:
-    """Encode what the releases that are kept beside the live one lack, so that a rollback finds every item.
+def fill_retained(
+    project: Project, job: Job, place: Workplace, run_id: str, progress: Progress, retry: bool
+) -> Landed:
+    """Encode what the releases that are kept still lack, so that a switch between them loses no item.
 
     Their encoders see the same items again; the counts of the run are those of the live release.
     """
@@ -185,7 +187,9 @@ def fill_retained(project: Project, job: Job, place: Workplace, run_id: str, pro
         return Landed(0)
     from tasks import complete  # torch and lancedb, which most runs do not need for this
 
-    return complete.fill_retained(project, job.collection, place.spool, run_id, place.lease, progress)
+    return complete.fill_retained(
+        project, job.collection, place.spool, run_id, place.lease, progress, retry=retry
+    )
 
 
 def forecast(plan: Plan) -> Forecast:
