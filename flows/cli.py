@@ -8,8 +8,9 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from flows import verbs
 from flows.quiet import quiet_libraries
@@ -25,6 +26,7 @@ first steps: evervec demo              the whole story on real data of this mach
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its code."""
+    _Parser.given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     # Batches hold many small objects and no cycles: at the default threshold the collector takes
     # a third of a run without changes.
@@ -72,6 +74,8 @@ def _fail(options: argparse.Namespace, message: str, code: int) -> int:
 class _Parser(argparse.ArgumentParser):
     """argparse, with one line and a suggestion where it would print its whole usage."""
 
+    given: ClassVar[Sequence[str]] = ()
+
     def error(self, message: str) -> NoReturn:
         choice = "argument VERB: invalid choice: '"
         given = message.partition(choice)[2].partition("'")[0]
@@ -81,6 +85,8 @@ class _Parser(argparse.ArgumentParser):
                 f"did you mean {near[0]!r}?" if near else f"verbs: {', '.join(VERBS)}"
             )
         print(f"{self.prog}: {message}\nsee: {self.prog} --help", file=sys.stderr)
+        if "--json" in _Parser.given:
+            print(json.dumps({"error": message, "exit_code": 2}))
         raise SystemExit(2)
 
 
@@ -163,12 +169,12 @@ def _add_options(parsers: "dict[str, _Parser]") -> None:
         "--limit", type=_positive, metavar="N", help="pull at most N items; nothing is deleted then"
     )
     ingest.add_argument(
-        "--wait", type=float, default=0.0, metavar="S", help="wait S seconds for another writer"
+        "--wait", type=_seconds, default=0.0, metavar="S", help="wait S seconds for another writer"
     )
     ingest.add_argument("--yes", "-y", action="store_true", help="delete even if much or all would go")
-    for name in ("retry", "maintain", "doctor"):
+    for name in ("retry", "maintain", "doctor", "promote", "rollback"):
         parsers[name].add_argument(
-            "--wait", type=float, default=0.0, metavar="S", help="wait S seconds for another writer"
+            "--wait", type=_seconds, default=0.0, metavar="S", help="wait S seconds for another writer"
         )
     parsers["promote"].add_argument("release", type=_positive, help="its number; see `evervec history`")
     for name in ("promote", "rollback"):
@@ -247,7 +253,7 @@ def _add_exchange(parsers: "dict[str, _Parser]") -> None:
     space.add_argument("--encoder", metavar="ENC", help="the encoder of evervec.yaml that made the vectors")
     space.add_argument("--space", metavar="NAME", help="their space, if that encoder is not at hand")
     imported.add_argument(
-        "--wait", type=float, default=0.0, metavar="S", help="wait S seconds for another writer"
+        "--wait", type=_seconds, default=0.0, metavar="S", help="wait S seconds for another writer"
     )
     imported.add_argument(
         "--yes", "-y", action="store_true", help="even if they are a little off the encoder's own"
@@ -255,12 +261,23 @@ def _add_exchange(parsers: "dict[str, _Parser]") -> None:
 
 
 def _pinned(text: str) -> tuple[int, int | None]:
-    release, _, version = text.partition("@")
+    release, at, version = text.partition("@")
+    if not release.isdecimal() or (at and not version.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a release N, or N@V with a version, got {text!r}")
     return _positive(release), _positive(version) if version else None
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e9:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
     return number
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)

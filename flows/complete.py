@@ -10,12 +10,12 @@ from tasks.progress import Landed, Progress
 from tasks.project import Project
 
 
-def complete(project: Project, collection: str, release: int, progress: Progress) -> Landed:
+def complete(project: Project, collection: str, release: int, progress: Progress, *, wait: float = 0.0) -> Landed:
     """Encode what the space of a release lacks. Raises an error of `tasks`, `encoders` or `storage`."""
     with (
         tempfile.TemporaryDirectory(prefix="evervec-") as folder,
-        lock(project.lake / collection, "ingest") as lease,
+        lock(project.lake / collection, "ingest", wait=wait) as lease,
     ):
         return encode_missing(
-            project, collection, release, Path(folder), uuid.uuid4().hex[:12], lease, progress
+            project, collection, release, Path(folder), uuid.uuid4().hex[:12], lease, progress, retry=True
         )

@@ -54,7 +54,7 @@ def export(project: Project, request: ExportRequest) -> ExportReport:
     head = snapshot.head
     if head is None:
         raise NothingThere(f"collection {name!r} is empty; fill it: evervec ingest {name}")
-    path = request.path.expanduser().absolute()
+    path = request.path.expanduser().resolve()
     _require_fit(project, request, path)
     project.verified().require(snapshot.root, snapshot.all_files())
     done = exports.contents(snapshot)
@@ -81,13 +81,18 @@ def _require_fit(project: Project, request: ExportRequest, path: Path) -> None:
     """Raise `SourceUnusable` or `Refused` unless an export may be written to `path`."""
     if request.to == "lance" and path.suffix != ".lance":
         raise SourceUnusable(f"{request.path}: a Lance dataset is a folder whose name ends in .lance")
-    if isinstance(project.lake, Path) and path.is_relative_to(project.lake):
-        raise SourceUnusable(f"{request.path} is inside the lake; export to a folder outside of it")
+    lake = project.lake.resolve() if isinstance(project.lake, Path) else None
+    if lake is not None and (path.is_relative_to(lake) or lake.is_relative_to(path)):
+        raise SourceUnusable(f"{request.path} is in the lake, or the lake in it; export to another folder")
+    if path.exists() and not path.is_dir():
+        raise Refused(f"{request.path} is a file; give the name of a folder")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path.is_dir() and exports.is_export(path)):
         raise Refused(
             f"{request.path} exists and holds something that is no export; give another PATH, or empty it"
         )
+    if strange := exports.not_ours(path):
+        raise Refused(f"{strange} is no part of an export; move it away, or give another PATH")
     if not request.yes:
         raise Refused(f"{request.path} holds an earlier export; replace it with --yes, or give another PATH")

@@ -93,7 +93,6 @@ def _notes(job: imports.Job, landed: import_windows.Landed) -> list[str]:
         )
     if not job.release.encoder:
         notes.append(
-            f"the encoder of {job.release.space_id} is not at hand: no text can be searched for in it; see "
-            f"what another would give: evervec probe {job.collection} --to ENC"
+            f"the encoder of {job.release.space_id} is not at hand: no text can be searched for in it"
         )
     return notes

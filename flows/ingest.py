@@ -76,7 +76,7 @@ def ingest(
         landed = step(steps.encode_and_commit)(project, job, plan, place.lease, progress)
         filled = step(steps.fill_retained)(project, job, place, run_id, progress, request.retry)
         landed.version = max(landed.version, filled.version)
-    report = _report(job, plan, landed, time.monotonic() - started)
+    report = _report(job, plan, landed, time.monotonic() - started, tuple(filled.notes))
     if report.seen and report.rejected == report.seen:
         raise RunFailed(
             f"all {report.seen:,} items of the pull were rejected; see why: evervec errors {name}"
@@ -85,7 +85,13 @@ def ingest(
 
 
 def _report(
-    job: steps.Job, plan: steps.Plan, landed: steps.Landed, seconds: float, *, dry_run: bool = False
+    job: steps.Job,
+    plan: steps.Plan,
+    landed: steps.Landed,
+    seconds: float,
+    notes: tuple[str, ...] = (),
+    *,
+    dry_run: bool = False,
 ) -> IngestReport:
     counts = landed.counts
     return IngestReport(
@@ -103,7 +109,7 @@ def _report(
         chunks=counts.chunks,
         seconds=round(seconds, 3),
         encode_seconds=round(landed.encode_seconds, 3),
-        notes=(*plan.notes, *([job.note] if job.note else ())),
+        notes=(*plan.notes, *([job.note] if job.note else ()), *notes),
         dry_run=dry_run,
     )
 

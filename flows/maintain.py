@@ -42,7 +42,7 @@ def maintain(project: Project, request: MaintainRequest, step: PlainSteps | None
     name = request.collection
     before = upkeep.size(project, name)
     if request.dry_run:
-        work = upkeep.look(project, name, rebuild=request.rebuild_index)
+        work = upkeep.look(project, name, rebuild=request.rebuild_index, purge=request.purge)
         return MaintainReport(
             name, work.version, work.readable_from, before.bytes, before.bytes, before.files, before.files,
             tuple(_would(work)), dry_run=True,
@@ -68,6 +68,10 @@ def _would(work: Maintenance) -> list[str]:
             (work.masks, "the files of masked rows would become one"),
             (work.indexes, f"the index of {', '.join(work.indexes)} would be made anew"),
             (work.retire, f"release {', '.join(str(r.release) for r in work.retire)} would be retired"),
+            (
+                work.readable_from > work.readable_now,
+                f"versions before {work.readable_from} could not be read any more, and their files would go",
+            ),
             (removed, f"{removed} files and tables that nobody names would be removed"),
         )
         if applies

@@ -271,8 +271,22 @@ def history(options: argparse.Namespace) -> int:
         rows = [
             {**row, "kept": snapshot.kept(row["version"])} for row in arrays.rows(snapshot.history())[::-1]
         ]
+    shown_releases = (
+        [
+            {
+                "release": r.release,
+                "space": r.space_id,
+                "strategy": r.strategy,
+                "state": "retired" if r.retired else "live" if r.release == live else "kept",
+                "live since version": r.version,
+            }
+            for r, live in ((r, snapshot.head.live_release) for r in snapshot.head.releases)
+        ]
+        if snapshot.head
+        else []
+    )
     if options.json:
-        print(json.dumps({"versions": rows}, default=str))
+        print(json.dumps({"versions": rows, "releases": shown_releases}, default=str))
         return 0
     shown = (
         "version",
@@ -289,6 +303,8 @@ def history(options: argparse.Namespace) -> int:
         "run_id",
     )
     print(table([{k: row[k] for k in shown} for row in rows], empty="no versions yet"))
+    if len(shown_releases) > 1:
+        print("\n" + table(shown_releases))
     next_command(f"evervec {_where(options)}{'status' if rows else 'ingest'} {options.collection}")
     return 0
 
@@ -341,7 +357,7 @@ def _complete(options: argparse.Namespace, project: "Project", release: int) -> 
     from flows.complete import complete
     from flows.show import ShownProgress
 
-    done = complete(project, options.collection, release, ShownProgress())
+    done = complete(project, options.collection, release, ShownProgress(), wait=options.wait)
     if not options.json:
         print(f"{done.counts.encoded:,} items encoded into the space of release {release}")
 
@@ -387,7 +403,9 @@ def maintain(options: argparse.Namespace) -> int:
             f"{size(report.bytes_after)} in {report.files_after:,} after"
         )
         print(f"version {report.version}; versions from {report.readable_from} on can be read")
-    next_command(f"evervec {_where(options)}{'maintain' if report.dry_run else 'doctor'} {report.collection}")
+    flags = " --rebuild-index" * options.rebuild_index + " --purge --yes" * options.purge
+    verb = "maintain" if report.dry_run else "doctor"
+    next_command(f"evervec {_where(options)}{verb} {report.collection}{flags * report.dry_run}")
     return 0
 
 
@@ -426,7 +444,7 @@ def export(options: argparse.Namespace) -> int:
     """Write a collection's vectors for other tools and other lakes."""
     from flows.export import ExportRequest
     from flows.export import export as write
-    from flows.show import lines
+    from flows.show import lines, next_command
 
     request = ExportRequest(
         options.collection, options.to, options.path, options.as_of, options.yes, options.dry_run
@@ -442,6 +460,7 @@ def export(options: argparse.Namespace) -> int:
         f"{report.to}{linked}"
     )
     lines(report.notes)
+    next_command(f"evervec {_where(options)}status {options.collection}")
     return 0
 
 

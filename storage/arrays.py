@@ -73,6 +73,19 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+def conformed(table: pa.Table, attributes: pa.StructType) -> pa.StructArray:
+    """The attributes of some items with the columns `attributes`; null where they have none."""
+    held: dict[str, pa.Array] = {}
+    if "attributes" in table.column_names:
+        column = table["attributes"].combine_chunks()
+        held = dict(zip((f.name for f in column.type), column.flatten(), strict=True))
+    fields = [
+        held[f.name].cast(f.type, safe=False) if f.name in held else pa.nulls(table.num_rows, f.type)
+        for f in attributes
+    ]
+    return pa.StructArray.from_arrays(fields, fields=list(attributes))
+
+
 def empty(kind: pa.DataType) -> pa.Array:
     """No values."""
     return pa.nulls(0, kind)

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage import places
-from storage.errors import CommitConflict, Damaged, NewerFormat
+from storage.errors import CommitConflict, Damaged, NewerFormat, StorageError
 from storage.migrations import migrated
 from storage.parquet import DataFile
 from storage.places import Place
@@ -227,7 +227,7 @@ class Log:
             ) from None
         try:
             places.replace(self.copy(commit.number), content)
-        except OSError as error:  # the commit stands; only its insurance is missing
+        except (OSError, StorageError) as error:  # the commit stands; only its insurance is missing
             logger.warning("no second copy of %s could be written (%s)", self.path(commit.number), error)
 
 

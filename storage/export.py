@@ -36,6 +36,9 @@ PART_ROWS = 200_000
 """Rows of one Parquet file of an export, about 300 MB of 384 floats."""
 
 CHUNKS, ITEMS, MANIFEST = "chunks.parquet", "items.parquet", "export.json"
+_OF_DELTA = ("items", "vectors")
+_OF_LANCE = ("data", "_deletions", "_indices", "_latest.manifest", "_transactions", "_versions")
+_PARTS = {CHUNKS, ITEMS, MANIFEST, *_OF_DELTA, *_OF_LANCE}
 """What lies in an export: two folders of Parquet files, and what it was made from."""
 
 _STALE_SECONDS = 3600.0
@@ -113,6 +116,11 @@ def is_export(path: Path) -> bool:
     return read_manifest(path) is not None
 
 
+def not_ours(path: Path) -> Path | None:
+    """Something in an export's folder that no export put there; None if there is nothing."""
+    return next((entry for entry in sorted(path.iterdir()) if entry.name not in _PARTS), None)
+
+
 def _head(snapshot: Snapshot) -> Bound:
     if snapshot.head is None:
         raise StorageError(f"collection {snapshot.root.name!r} is empty: there is nothing to export")
@@ -139,6 +147,8 @@ def _renamed_to(path: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         yield folder
         _settle(folder)
+        if path.is_dir() and (strange := not_ours(path)):
+            raise StorageError(f"{strange} is no part of an export, so that {path} is left as it is")
         if path.is_dir() and any(path.iterdir()):
             if not overwrite:
                 raise StorageError(f"{path} was filled meanwhile and is left as it is; nothing was exported")
@@ -279,8 +289,7 @@ def _chunks(items: pa.Table, chunks: pa.Table, schema: pa.Schema, space_id: str)
 
 
 def _attributes(one: Bound) -> pa.StructType:
-    types = one.snapshot.attribute_types()
-    return pa.struct([(name, types.get(name, pa.string())) for name in one.head.attributes])
+    return one.snapshot.attributes()
 
 
 def _flat(one: Bound) -> str:
@@ -405,22 +414,10 @@ def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = []
     for field in schema:
         if field.name == "attributes":
-            columns.append(_as_struct(rows, field.type))
+            columns.append(arrays.conformed(rows, field.type))
         else:
             columns.append(rows[field.name].cast(field.type, safe=False))
     return pa.table(columns, schema=schema)
-
-
-def _as_struct(rows: pa.Table, kind: pa.StructType) -> pa.Array:
-    held: dict[str, pa.Array] = {}
-    if "attributes" in rows.column_names:
-        column = rows["attributes"].combine_chunks()
-        held = dict(zip((f.name for f in column.type), column.flatten(), strict=True))
-    fields = [
-        held[f.name].cast(f.type, safe=False) if f.name in held else pa.nulls(rows.num_rows, f.type)
-        for f in kind
-    ]
-    return pa.StructArray.from_arrays(fields, fields=list(kind))
 
 
 def _for_delta(schema: pa.Schema) -> pa.Schema:

@@ -72,8 +72,7 @@ def columns_of(snapshot: Snapshot, space_id: str) -> pa.Schema:
     if head is None:
         raise ValueError(f"{snapshot.root} is empty")
     dim = next(r.dim for r in head.releases if r.space_id == space_id)
-    types = snapshot.attribute_types()
-    return index_schema(dim, pa.struct([(name, types.get(name, pa.string())) for name in head.attributes]))
+    return index_schema(dim, snapshot.attributes())
 
 
 def _rows(

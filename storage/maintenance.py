@@ -32,7 +32,8 @@ MOST_INDEX_FILES = 200
 class Maintenance:
     """What there is to do: groups of files to join, spaces to index anew, releases and versions to let go.
 
-    `files` and `tables` are what the sweep would remove now. `version` is the head it was planned at.
+    `files` and `tables` are what the sweep would remove now. `version` is the head it was planned at,
+    `readable_from` and `readable_now` the oldest versions that could be read after it and can be read now.
     """
 
     version: int
@@ -41,13 +42,16 @@ class Maintenance:
     indexes: tuple[str, ...]
     retire: tuple[Release, ...]
     readable_from: int
+    readable_now: int
     files: tuple[Entry, ...]
     tables: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
         """The collection is as maintenance would leave it."""
-        return not (self.groups or self.masks or self.indexes or self.retire or self.files or self.tables)
+        older = self.readable_from > self.readable_now
+        work = (self.groups, self.masks, self.indexes, self.retire, self.files, self.tables)
+        return not (older or any(work))
 
 
 @dataclass
@@ -82,6 +86,24 @@ def plan(lake: Place, snapshot: Snapshot, keep: Retention, *, rebuild: bool) -> 
         indexes=tuple(indexes),
         retire=tuple(retire),
         readable_from=retention.readable_from(snapshot, keep),
+        readable_now=head.readable_from if head else 1,
+        files=tuple(files),
+        tables=tuple(tables),
+    )
+
+
+def plan_purge(lake: Place, snapshot: Snapshot) -> Maintenance:
+    """What a purge would do; changes nothing."""
+    files, tables = retention.unneeded(lake, snapshot, timedelta(0))
+    groups = compaction.groups(snapshot, every_mask=True)
+    return Maintenance(
+        version=snapshot.version,
+        groups=tuple(groups),
+        masks=bool(snapshot.files("deletes")),
+        indexes=tuple(snapshot.head.indexes) if snapshot.head else (),
+        retire=(),
+        readable_from=snapshot.version + 1,
+        readable_now=snapshot.head.readable_from if snapshot.head else 1,
         files=tuple(files),
         tables=tuple(tables),
     )
@@ -92,7 +114,9 @@ def carry_out(
 ) -> Maintained:
     """Do it, in commits of its own each, and sweep. `lease` is the collection's `maintain` lease."""
     started = datetime.now(UTC)
-    done = Maintained(snapshot.version)
+    done = Maintained(snapshot.version, readable_from=work.readable_now)
+    if work.is_empty:
+        return done
     head = snapshot
     for group in work.groups:
         after = compaction.compact(head, group, run_id, started, lease)
@@ -101,8 +125,7 @@ def carry_out(
     for space in work.indexes:
         head = new_generation(lake, head, space, run_id, started, lease)
         done.indexes.append(space)
-    head = _settle(head, work, keep, run_id, started, lease)
-    done.retired = [r.release for r in work.retire]
+    head, done.retired = _settle(head, work, keep, run_id, started, lease)
     with drafting(head.root, head, lease) as draft:
         files, tables = retention.unneeded(lake, draft.before)
         done.freed = retention.sweep(lake, draft.before, files, tables)
@@ -115,27 +138,30 @@ def carry_out(
 
 def _settle(
     known: Snapshot, work: Maintenance, keep: Retention, run_id: str, started: datetime, lease: Lease
-) -> Snapshot:
-    """One commit for the masks together, the releases that retire and the versions that are let go."""
+) -> tuple[Snapshot, list[int]]:
+    """One commit for the masks together, the releases that retire (returned) and the versions let go."""
     with drafting(known.root, known, lease) as draft:
         head = draft.before.head
-        left = retention.retired(head, work.retire) if head is not None and work.retire else {}
+        due = {r.release for r in retention.releases_to_retire(draft.before, keep)}
+        retire = [r for r in work.retire if r.release in due]  # one of them may have been made live meanwhile
+        left = retention.retired(head, retire) if head is not None and retire else {}
         spaces = set(head.spaces) - set(left["spaces"]) if head is not None and left else set()  # type: ignore[call-overload]
         leaving = frozenset(f.path for s in spaces for f in draft.before.files("vectors", s))
         masks = compaction.consolidate(draft.before, leaving)
         oldest = retention.readable_from(draft.before, keep)
-        if head is None or not (masks or work.retire or oldest > head.readable_from):
-            return draft.before
+        if head is None or not (masks or retire or oldest > head.readable_from):
+            return draft.before, []
         record = succeeding(head, verb="maintain", run_id=run_id, started_at=started)
         changes: dict[str, object] = {"readable_from": oldest}
         removed: tuple[str, ...] = ()
         if masks is not None:
             table, removed = masks
             changes["deletes"] = parquet.write_some(known.root, "data/deletes", table)
-        if work.retire:
+        if retire:
             changes |= left
             removed += tuple(leaving)
-        return draft.publish(record.model_copy(update={**changes, "removed": removed}))
+        after = draft.publish(record.model_copy(update={**changes, "removed": removed}))
+        return after, [r.release for r in retire]
 
 
 def new_generation(
@@ -236,7 +262,7 @@ def _clear(lake: Place, head: Snapshot, done: Maintained) -> None:
     for number in checkpoints.numbers(root / "_checkpoints"):
         if number < head.version:
             checkpoints.remove(root, number)
-    done.pending = [] if isinstance(lake, Remote) else _holding(lake)
+    done.pending = [] if isinstance(lake, Remote) else _holding(lake.resolve())
 
 
 def _holding(lake: Path) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.commits import Release, succeeding
+from storage.commits import Commit, Release, succeeding
 from storage.errors import NoSuchRelease
 from storage.places import Place
 from storage.snapshot import Snapshot
@@ -40,12 +40,17 @@ def find(snapshot: Snapshot, number: int) -> Release:
     )
 
 
+def earlier_of(head: Commit) -> list[Release]:
+    """Releases that were live before the present one and are kept, the latest first."""
+    kept = [r for r in head.releases if r.release != head.live_release and r.version and not r.retired]
+    return sorted(kept, key=lambda r: r.version or 0, reverse=True)
+
+
 def previous(snapshot: Snapshot) -> Release:
-    """The newest release before the present one that was live. Raises `NoSuchRelease` if there is none."""
+    """The release that was live before the present one. Raises `NoSuchRelease` if there is none."""
     head = snapshot.head
-    for release in reversed(head.releases if head else ()):
-        if head and release.release < head.live_release and release.version and not release.retired:
-            return release
+    if head is not None and (earlier := earlier_of(head)):
+        return earlier[0]
     raise NoSuchRelease(
         f"collection {snapshot.root.name!r} has no earlier release to go back to "
         f"(see: evervec history {snapshot.root.name})"

@@ -7,7 +7,7 @@ ingest pulls and encodes those items again. Older versions that need the file ar
 
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -45,7 +45,9 @@ def repair(
     root = lake / collection
     if not Log(root).numbers():  # nothing to lock, and nothing to mend from
         return Repaired((), tuple(doctor.examine(lake, collection, deep=deep)))
-    with locks.lock(root, "maintain", wait=wait) as lease:
+    with locks.lock(root, "maintain", wait=wait) as lease, ExitStack() as held:
+        if drop:  # an ingest under way reckons with the items that would be let go
+            held.enter_context(locks.lock(root, "ingest", wait=wait))
         done = list(_release_locks(root))
         with locks.lock(root, "commit", wait=COMMIT_WAIT_SECONDS):
             found = doctor.diagnose(lake, collection, deep=deep)

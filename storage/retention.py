@@ -1,5 +1,6 @@
 """What is kept: which versions and releases, and which files nobody needs any more."""
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ import pyarrow.compute as pc
 
 from storage import places
 from storage.commits import Commit, Log, Release
+from storage.errors import Damaged
 from storage.places import Entry, Place
+from storage.releases import earlier_of
 from storage.snapshot import Snapshot
 from storage.vectors import Index, tables
+
+logger = logging.getLogger(__name__)
 
 GRACE = timedelta(hours=1)
 """How long files stay that no kept version names: a reader or a writer may be in the middle of something."""
@@ -28,6 +33,11 @@ class Retention:
     releases: int
 
 
+def clock_is_behind(head: Commit) -> bool:
+    """Whether the newest version is dated well ahead of the clock: one is wrong, and ages mean nothing."""
+    return head.committed_at > datetime.now(UTC) + GRACE
+
+
 def now_of(head: Commit) -> datetime:
     """The time by which ages are told: the clock's, but never before the last commit (clocks jump back)."""
     return max(datetime.now(UTC), head.committed_at)
@@ -38,6 +48,8 @@ def readable_from(snapshot: Snapshot, retention: Retention) -> int:
     head = snapshot.head
     if head is None:
         return 1
+    if clock_is_behind(head):
+        return head.readable_from
     cutoff = now_of(head) - max(timedelta(days=retention.days), GRACE)
     return max(head.readable_from, _head_at(snapshot, cutoff), 1)
 
@@ -54,15 +66,15 @@ def releases_to_retire(snapshot: Snapshot, retention: Retention) -> list[Release
     One that was never live is somebody's work in progress and stays; so does any whose space another needs.
     """
     head = snapshot.head
-    if head is None:
+    if head is None or clock_is_behind(head):
         return []
     ended = _last_live(snapshot)
     cutoff = now_of(head) - timedelta(days=retention.days)
-    earlier = [
-        r for r in head.releases if not r.retired and r.version is not None and r.release != head.live_release
+    return [
+        r
+        for place, r in enumerate(earlier_of(head))
+        if place >= retention.releases or ended[r.release] <= cutoff
     ]
-    earlier.sort(key=lambda r: r.version or 0, reverse=True)
-    return [r for place, r in enumerate(earlier) if place >= retention.releases or ended[r.release] <= cutoff]
 
 
 def _last_live(snapshot: Snapshot) -> dict[int, datetime]:
@@ -131,12 +143,12 @@ def unneeded(lake: Place, snapshot: Snapshot, grace: timedelta = GRACE) -> tuple
         and entry.path not in needed
         and entry.modified <= before
     ]
-    named = _recent_tables(snapshot, grace)
+    named = _recent_tables(lake, snapshot, grace)
     old = [t for t in own_tables(lake, snapshot) if t not in named and _touched(lake, t) <= before]
     return files, old
 
 
-def _recent_tables(snapshot: Snapshot, grace: timedelta) -> set[str]:
+def _recent_tables(lake: Place, snapshot: Snapshot, grace: timedelta) -> set[str]:
     """Index tables that the head names, or another version that was the head within the grace."""
     head = snapshot.head
     if head is None:
@@ -146,7 +158,11 @@ def _recent_tables(snapshot: Snapshot, grace: timedelta) -> set[str]:
         return named
     log = Log(snapshot.root)
     for number in range(max(_head_at(snapshot, now_of(head) - grace), head.purged_at or 1, 1), head.number):
-        named |= {index.table for index in log.read(number).indexes.values()}
+        try:
+            named |= {index.table for index in log.read(number).indexes.values()}
+        except Damaged as error:  # doctor mends it; until then every table is left
+            logger.warning("%s", error)
+            return {*named, *tables(lake)}
     return named
 
 

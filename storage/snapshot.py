@@ -144,16 +144,19 @@ class Snapshot:
         """Write a checkpoint of this version."""
         checkpoints.save(self.root, self.state, self.masked, self.history())
 
-    def attribute_types(self) -> dict[str, pa.DataType]:
-        """The columns of `attributes` as the newest items file has them."""
-        for file in reversed(self.files("items")):
-            schema = parquet.schema(self.root, file)
-            return (
-                {f.name: f.type for f in schema.field("attributes").type}
-                if "attributes" in schema.names
-                else {}
-            )
-        return {}
+    def attributes(self) -> pa.StructType:
+        """The columns of `attributes` as the head has them; text, where no file has such a column yet."""
+        said = self.head.attributes if self.head else {}
+        found: dict[str, pa.DataType] = {}
+        one_of_each = {file.attributes: file for file in self.live_files("items")}
+        present = ",".join(f"{k}:{v}" for k, v in sorted(said.items()))
+        for file in sorted(
+            one_of_each.values(), key=lambda f: (f.attributes == present, f.since), reverse=True
+        ):
+            schema = parquet.schema(self.root, file.file) if len(found) < len(said) else pa.schema([])
+            for column in schema.field("attributes").type if "attributes" in schema.names else ():
+                found.setdefault(column.name, column.type)
+        return pa.struct([(name, found.get(name, pa.string())) for name in said])
 
     @cached_property
     def masked(self) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from storage import arrays, checkpoints, locks, parquet, places
 from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release, succeeding
-from storage.errors import CommitConflict, Damaged
+from storage.errors import CommitConflict, Damaged, StorageError
 from storage.locks import Lease
 from storage.parquet import DataFile
 from storage.places import Place
@@ -83,6 +83,11 @@ class Draft:
                 "another one has gone on meanwhile. Nothing of this window was kept; run the command again"
             )
         root = self.before.root
+        if record.live.retired or record.live.space_id not in record.indexes:
+            raise CommitConflict(
+                f"release {record.live_release} of collection {root.name!r} was made live meanwhile; nothing "
+                "was changed. Run the command again"
+            )
         known = {r.release for r in self.before.head.releases} if self.before.head else set()
         canaries = [r.canaries for r in record.releases if r.canaries and r.release not in known]
         for file in (*record.added_files(), *canaries):
@@ -96,7 +101,7 @@ class Draft:
         if record.number % checkpoints.EVERY == 0:
             try:
                 after.checkpoint()
-            except (OSError, Damaged) as error:  # the commit stands; only opening it costs more
+            except (OSError, StorageError) as error:  # the commit stands; only opening it costs more
                 logger.warning("no checkpoint of version %d could be written (%s)", record.number, error)
         return after
 
@@ -123,7 +128,8 @@ def _restore_copy(before: Snapshot) -> None:
     path, copy = log.path(before.version), log.copy(before.version)
     if not places.exists(copy):
         places.replace(copy, places.read(path))
-        logger.warning("%s had no second copy, as after a crash; it was written", path)
+        if before.head.nonce:  # records of format 1 never had one
+            logger.warning("%s had no second copy, as after a crash; it was written", path)
 
 
 def commit(
@@ -221,19 +227,21 @@ def _require_made_from(window: Window) -> None:
 
 
 def _require_unchanged(before: Snapshot, window: Window) -> None:
-    """Raise `CommitConflict` if an item is not what its new vectors were made from."""
-    if window.made_from is None or not window.made_from.num_rows:
+    """Raise `CommitConflict` if an item is not what its new vectors, or its new row, were made from."""
+    named = [
+        t.select(["item_id", "content_hash"]) for t in (window.made_from, window.refreshed) if t is not None
+    ]
+    expected = pa.concat_tables(named, promote_options="permissive") if named else None
+    if expected is None or not expected.num_rows:
         return
-    wanted = window.made_from["item_id"].combine_chunks()
+    wanted = expected["item_id"].combine_chunks()
     found = before.rows_of("items", wanted, ["content_hash"])
     have = (
         {}
         if found is None
         else dict(zip(found["item_id"].to_pylist(), found["content_hash"].to_pylist(), strict=True))
     )
-    for item_id, content in zip(
-        wanted.to_pylist(), window.made_from["content_hash"].to_pylist(), strict=True
-    ):
+    for item_id, content in zip(wanted.to_pylist(), expected["content_hash"].to_pylist(), strict=True):
         if have.get(item_id) != content:
             raise CommitConflict(
                 f"item {item_id!r} of collection {before.root.name!r} was changed while vectors were made "

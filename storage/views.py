@@ -4,11 +4,12 @@ Used by the SQL surface (`sql.py`, locked down) and, on a connection of its own,
 storage that joins or sorts more than fits into memory.
 """
 
-import os
+import atexit
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -26,8 +27,13 @@ from storage.snapshot import Snapshot
 MEMORY = "1GB"
 """What joins and sorts inside storage hold in memory; the rest of a large collection goes to disk."""
 
-SPILL = f"evervec-{os.getpid()}"
-"""Where to, in the system's folder for temporary files; DuckDB makes it when needed and removes it."""
+
+@cache
+def spill() -> str:
+    """A folder of this process alone for what DuckDB puts on disk; removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="evervec-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def connect(lake: Place) -> Any:
     connection.execute("SET autoload_known_extensions = false; SET python_enable_replacements = false")
     connection.execute("SET enable_progress_bar = false")
     connection.execute(f"SET memory_limit = '{MEMORY}'")
-    connection.execute(f"SET temp_directory = '{quoted_text(str(Path(tempfile.gettempdir(), SPILL)))}'")
+    connection.execute(f"SET temp_directory = '{quoted_text(spill())}'")
     connection.execute("CREATE SCHEMA _lake")  # what only the views need, out of SHOW TABLES
     if isinstance(lake, Remote):
         connection.register_filesystem(remote.filesystem(lake))

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from encoders.errors import EncoderError
 from encoders.spec import Chunking
 from storage import arrays, parquet, releases, transaction
 from storage.commits import Counts, Release
@@ -17,7 +18,8 @@ from storage.snapshot import Snapshot
 from tasks import rows
 from tasks.commit import encode_seconds, gathered
 from tasks.encode import CHUNKS, EncodeJob, encode_stream
-from tasks.progress import Landed, Progress
+from tasks.errors import EncoderChanged
+from tasks.progress import Filled, Landed, Progress
 from tasks.project import Project
 from tasks.releases import encoder_of
 from tasks.spool import Part, Spool
@@ -79,34 +81,54 @@ def fill_retained(
     progress: Progress,
     *,
     retry: bool = False,
-) -> Landed:
-    """Complete the spaces of all releases that are kept, so that a switch between them loses no item."""
+) -> Filled:
+    """Complete the spaces of all releases that are kept, so that a switch between them loses no item.
+
+    Those that were never live are somebody's work in progress and stay as they are. A release that is not
+    live and whose encoder cannot be used is passed over with a note: the live one does not need it.
+    """
     snapshot = Snapshot.open(project.lake / collection)
     head = snapshot.head
-    landed = Landed(snapshot.version)
+    filled = Filled(snapshot.version)
     if head is None:
-        return landed
+        return filled
     for release in head.releases:
-        if release.retired or not release.encoder:
+        if release.retired or not release.encoder or release.version is None:
             continue
-        done = complete(project, collection, release.release, folder, run_id, lease, progress, retry=retry)
-        landed.version = done.version
-        landed.counts += done.counts
-        landed.encode_seconds += done.encode_seconds
-    return landed
+        number, name = release.release, f"release {release.release} ({release.space_id})"
+        try:
+            done = complete(project, collection, number, folder, run_id, lease, progress, retry=retry)
+        except (EncoderError, EncoderChanged) as error:
+            if number == head.live_release:
+                raise
+            filled.notes.append(f"{name} was not filled, and a rollback to it would miss items: {error}")
+            continue
+        filled.version = done.version
+        if done.counts.encoded:
+            filled.notes.append(
+                f"{done.counts.encoded:,} items encoded for {name} too, in {done.encode_seconds:.1f} s"
+            )
+    return filled
 
 
 def _rejected(snapshot: Snapshot) -> pa.Array:
-    """Items that stand, and were rejected for one of the spaces with the content that they have."""
-    found = [t for _, _, t in snapshot.read("rejects", ["item_id", "content_hash"])]
-    ids = [i for t in found for i, c in zip(*(t[n].to_pylist() for n in t.column_names), strict=True) if c]
-    return pa.array([i for i in ids if i is not None], pa.string())
+    """Items that stand, and were rejected for one of the spaces with the very content that they have."""
+    tables = [t for _, _, t in snapshot.read("rejects", ["item_id", "content_hash"])]
+    said = {
+        item_id: content
+        for table in tables
+        for item_id, content in zip(*(table[n].to_pylist() for n in ("item_id", "content_hash")), strict=True)
+        if item_id is not None and content is not None
+    }
+    items = snapshot.rows_of("items", pa.array(list(said), pa.string()), ["content_hash"])
+    rows = [] if items is None else items.to_pylist()
+    return pa.array([r["item_id"] for r in rows if said[r["item_id"]] == r["content_hash"]], pa.string())
 
 
 def _spooled(snapshot: Snapshot, release: Release, item_ids: pa.Array, path: Path) -> tuple[Part, ...]:
     """The stored texts of these items, with their spans in another space where they have any."""
     spool = Spool(path)
-    attributes = _attributes(snapshot)
+    attributes = snapshot.attributes()
     for file, positions, table in snapshot.read("items", ["item_id"]):
         wanted = arrays.to_numpy(pc.is_in(table["item_id"], value_set=item_ids).combine_chunks())
         rows_wanted = positions[wanted]
@@ -121,31 +143,12 @@ def _spooled(snapshot: Snapshot, release: Release, item_ids: pa.Array, path: Pat
     return spool.close()
 
 
-def _attributes(snapshot: Snapshot) -> pa.StructType:
-    types = snapshot.attribute_types()
-    return pa.struct(
-        [(n, types.get(n, pa.string())) for n in (snapshot.head.attributes if snapshot.head else ())]
-    )
-
-
-def _conformed(items: pa.Table, attributes: pa.StructType) -> pa.Array:
-    """The attributes of stored items with the columns of today: null where a file has none yet."""
-    held: dict[str, pa.Array] = {}
-    if "attributes" in items.column_names:
-        column = items["attributes"].combine_chunks()
-        held = dict(zip((f.name for f in column.type), column.flatten(), strict=True))
-    arrays_ = [
-        held[f.name].cast(f.type) if f.name in held else pa.nulls(items.num_rows, f.type) for f in attributes
-    ]
-    return pa.StructArray.from_arrays(arrays_, fields=list(attributes))
-
-
 def _as_changed(snapshot: Snapshot, release: Release, items: pa.Table, attributes: pa.StructType) -> pa.Table:
     """Stored items as the spool of changed ones has them."""
     content = items["text"].cast(pa.large_string()).cast(pa.large_binary())
     kept = items.select(["item_id", "uri", "content_hash", "attributes_hash"])
     if attributes.num_fields:
-        kept = kept.append_column("attributes", _conformed(items, attributes))
+        kept = kept.append_column("attributes", arrays.conformed(items, attributes))
     return (
         kept.append_column("content", content)
         .append_column("known", pa.array([True] * items.num_rows))
@@ -172,7 +175,7 @@ def _spans(snapshot: Snapshot, release: Release, item_ids: pa.Array) -> pa.Array
 
 def _window(snapshot: Snapshot, release: Release, done: pa.Table, run_id: str) -> transaction.Window:
     now = datetime.now(UTC)
-    attributes = _attributes(snapshot)
+    attributes = snapshot.attributes()
     good = done.filter(pc.is_null(done["reject"]))
     bad = done.filter(pc.is_valid(done["reject"]))
     matrix = good["vectors"].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)

@@ -198,6 +198,10 @@ def _from_export(item: dict[str, Any], chunks: list[dict[str, Any]]) -> dict[str
     return {**kept, "content_hash": bytes.fromhex(item["content_hash"]), "chunks": hashed}
 
 
+_LONGEST_GAPS = 1_000_000
+"""Characters that an item may have beyond twice those of its chunks: offsets are only what somebody says."""
+
+
 def _joined(chunks: list[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
     """The text of an item out of those of its chunks, and their spans.
 
@@ -209,12 +213,15 @@ def _joined(chunks: list[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
         ends = np.cumsum([len(t) + 1 for t in texts])
         return "\n".join(texts), [(int(e) - 1 - len(t), int(e) - 1) for e, t in zip(ends, texts, strict=True)]
     spans = [(c["start"], c["end"]) for c in chunks]
+    most = 2 * sum(map(len, texts)) + _LONGEST_GAPS
     whole = ""
     for (start, end), text in sorted(zip(spans, texts, strict=True)):
         if start < 0 or end - start != len(text):
             raise _Unfit(
                 f"chunk_start {start} and chunk_end {end} do not fit a text of {len(text)} characters"
             )
+        if start > most:
+            raise _Unfit(f"chunk_start {start} is far beyond all texts of the item together")
         whole = whole.ljust(start)
         shared = whole[start:end]
         if text[: len(shared)] != shared:

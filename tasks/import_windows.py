@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.chunking import chunk_hash
-from storage import foreign, ordered, transaction
+from storage import arrays, foreign, ordered, transaction
 from storage.commits import Counts
 from storage.indexing import index_table
 from storage.locks import Lease
@@ -287,7 +287,7 @@ class _Comparison:
         if not same or self._old is None or "attributes" not in given.column_names or not self._job.live:
             return {}
         places = [self._stored[self._ids[row]] for row in same]
-        before = conformed(self._old.take(pa.array(places, pa.int64())), self._attributes)
+        before = arrays.conformed(self._old.take(pa.array(places, pa.int64())), self._attributes)
         overlay = given.take(pa.array(same, pa.int64()))["attributes"].combine_chunks()
         values = dict(zip((f.name for f in self._attributes), before.flatten(), strict=True))
         values |= dict(zip((f.name for f in overlay.type), overlay.flatten(), strict=True))
@@ -312,7 +312,7 @@ class _Comparison:
         old = self._old.take(pa.array([self._stored[self._ids[row]] for row in chosen], pa.int64()))
         columns = {name: old[name] for name in schema.names if name in old.column_names}
         if self._attributes.num_fields:
-            kept = pa.table({"attributes": conformed(old, self._attributes)})
+            kept = pa.table({"attributes": arrays.conformed(old, self._attributes)})
             kept = kept.append_column("attributes_hash", old["attributes_hash"])
             shown = [refreshed.get(row, kept.slice(at, 1)) for at, row in enumerate(chosen)]
             now = pa.concat_tables(t.select(kept.column_names) for t in shown)
@@ -323,7 +323,7 @@ class _Comparison:
         """Rows of new or changed items."""
         done = self._batch.items.take(pa.array(chosen, pa.int64()))
         if self._attributes.num_fields:
-            attributes = conformed(done, self._attributes)
+            attributes = arrays.conformed(done, self._attributes)
             done = done.drop_columns([n for n in ("attributes",) if n in done.column_names])
             done = done.append_column("attributes", attributes)
         hashes = [value.tobytes() for value in attributes_hashes(done)]
@@ -395,25 +395,11 @@ def _all_attributes(job: Job, items: pa.Table) -> pa.StructType:
     return pa.struct([*job.kept, *(f for f in items.schema.field("attributes").type if f.name not in own)])
 
 
-def conformed(items: pa.Table, attributes: pa.StructType) -> pa.StructArray:
-    """The attributes of some items with the columns `attributes`; null where they have none."""
-    held: dict[str, pa.Array] = {}
-    if "attributes" in items.column_names:
-        column = items["attributes"].combine_chunks()
-        held = dict(zip((f.name for f in column.type), column.flatten(), strict=True))
-    fields = [
-        held[f.name].cast(f.type) if f.name in held else pa.nulls(items.num_rows, f.type) for f in attributes
-    ]
-    return pa.StructArray.from_arrays(fields, fields=list(attributes))
-
-
 def _empty_window(
     job: Job, snapshot: Snapshot, run_id: str, attributes: pa.StructType | None = None
 ) -> transaction.Window:
     if attributes is None:
-        types = snapshot.attribute_types()
-        names = snapshot.head.attributes if snapshot.head else ()
-        attributes = pa.struct([(n, types.get(n, pa.string())) for n in names])
+        attributes = snapshot.attributes()
     return transaction.Window(
         verb="import",
         run_id=run_id,

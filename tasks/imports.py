@@ -99,8 +99,6 @@ def check(project: Project, name: str, given: Given) -> Job:
     if head is None and settings.encoder is not None:
         _require_declared(project, name, settings.encoder, made)
     release = _target(head, made)
-    kept = snapshot.attribute_types()
-    names = head.attributes if head else ()
     return Job(
         collection=name,
         given=given,
@@ -109,7 +107,7 @@ def check(project: Project, name: str, given: Given) -> Job:
         live=head is None or release.release == head.live_release,
         modality=settings.modality or (encoder[0].modality if encoder else "text"),
         encoder=None if manifest is not None and manifest.fingerprint == made.fingerprint else encoder,
-        kept=pa.struct([(n, kept.get(n, pa.string())) for n in names]),
+        kept=snapshot.attributes(),
         version=snapshot.version,
     )
 

@@ -16,3 +16,11 @@ class Landed:
     version: int
     counts: Counts = field(default_factory=Counts)
     encode_seconds: float = 0.0
+
+
+@dataclass
+class Filled:
+    """What the spaces of other releases got, as sentences; `version` is the head, 0 if nothing was done."""
+
+    version: int
+    notes: list[str] = field(default_factory=list)

@@ -188,7 +188,11 @@ class Reader:
             connection.close()
 
     def connect(self) -> "Connection":
-        """A read-only DuckDB connection with the views of all collections, frozen at this moment."""
+        """A read-only DuckDB connection with the views of all collections, frozen at this moment.
+
+        It has `sql` (a DuckDB relation: `.df()`, `.fetchall()`, `.to_arrow_table()`, ...), `execute` with
+        parameters, and `close`; every statement is checked first.
+        """
         connection = self._connect({name: self.snapshot(name) for name in self._project.collections})
         self._connections.append(connection)
         return connection
@@ -268,9 +272,18 @@ class Reader:
             self._verified.require(index.directory, view.snapshot.index_files(named))
             reading = index.open_at(named)
         except Damaged as error:
-            logger.warning("%s. Until then searches go over Parquet, exactly", error)
+            if self._names(view.collection, named.table):  # else it was replaced since
+                logger.warning(
+                    "%s: %s. Searches go over Parquet, exactly, until it is made anew: evervec maintain %s "
+                    "--rebuild-index", error.path, error.found, view.collection,
+                )  # fmt: skip
         self._indexes[view.collection, space] = (head.number, reading)
         return reading
+
+    def _names(self, collection: str, table: str) -> bool:
+        """Whether the newest version names an index table."""
+        head = self.snapshot(collection).head
+        return head is not None and table in {index.table for index in head.indexes.values()}
 
     def _nearest(self, view: _View, vector: np.ndarray, k: int, where: str | None) -> list[Hit]:
         reading = self._reading(view)
@@ -290,10 +303,15 @@ class Reader:
 
     def _by_text(self, view: _View, query: str, k: int, where: str | None) -> list[Hit]:
         reading = self._reading(view)
+        if reading is None and view.snapshot.version < self.snapshot(view.collection).version:
+            raise QueryRefused(
+                f"the words of version {view.snapshot.version} cannot be searched any more: its index was "
+                "replaced since. Use --mode vector, or search the newest version"
+            )
         if reading is None:
             raise QueryRefused(
-                "the words of this version cannot be searched: its index is gone or damaged. Use --mode "
-                f"vector, or make the index anew: evervec maintain {view.collection} --rebuild-index"
+                "words cannot be searched: the index is damaged. Use --mode vector, or make it anew: evervec "
+                f"maintain {view.collection} --rebuild-index"
             )
         condition = self._filter(view, reading, where)
         return _best(lambda limit: reading.matching(query, limit, condition), view, k)

@@ -23,7 +23,7 @@ def encoder_of(project: Project, collection: str, release: Release) -> tuple[Enc
         raise EncoderChanged(
             f"the vectors of {release.space_id} in collection {collection!r} were imported, and the encoder "
             "that made them is not at hand: no text can be compared with them. Declare it under `encoders:` "
-            f"and import with --encoder, or see what another would give: evervec probe {collection} --to ENC"
+            f"and import with --encoder, or go back to another release: evervec rollback {collection}"
         )
     hashes = project.hashes()
     declared = project.collection(collection).encoder
@@ -68,12 +68,18 @@ def _switch(
     project.collection(collection)
     snapshot = Snapshot.open(project.lake / collection)
     release = releases.find(snapshot, number)
+    if not release.encoder and not yes:
+        raise Refused(
+            f"the encoder of {release.space_id} is not at hand: under release {number} no text could be "
+            f"searched for, and nothing ingested into collection {collection!r}. If that is meant, switch "
+            "with --yes"
+        )
     lacking = len(releases.missing(snapshot, release))
     if lacking and not yes:
         raise Refused(
             f"{lacking:,} items of collection {collection!r} have no vector in {release.space_id}: searches "
-            f"would not find them under release {number}. Encode them first with --complete, or switch "
-            "nevertheless with --yes"
+            f"would not find them under release {number}. Encode them first with --complete (those that "
+            f"cannot be: evervec errors {collection}), or switch nevertheless with --yes"
         )
     if dry_run and snapshot.head is not None:
         return Switched(number, snapshot.head.live_release, snapshot.version)

@@ -18,7 +18,7 @@ from storage.snapshot import Snapshot
 from tasks import diff, spool
 from tasks.diff import Plan
 from tasks.errors import EncoderChanged, SourceUnusable
-from tasks.progress import Landed, Progress
+from tasks.progress import Filled, Landed, Progress
 from tasks.project import Collection, Project
 from tasks.project import Source as SourceSettings
 from tasks.releases import encoder_of
@@ -143,7 +143,7 @@ def pull_and_diff(
     """Pull the source once and plan what to do. Raises `BadRows`, `Refused`, `SourceUnusable`."""
     snapshot = Snapshot.open(project.lake / job.collection)
     return diff.pull_and_diff(
-        open_source(job.source, snapshot.attribute_types()),
+        open_source(job.source, {f.name: f.type for f in snapshot.attributes()}),
         snapshot,
         spool,
         run_id=run_id,
@@ -178,13 +178,13 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, lease: Lease, prog
 
 def fill_retained(
     project: Project, job: Job, place: Workplace, run_id: str, progress: Progress, retry: bool
-) -> Landed:
+) -> Filled:
     """Encode what the releases that are kept still lack, so that a switch between them loses no item.
 
     Their encoders see the same items again; the counts of the run are those of the live release.
     """
     if job.releases_kept < 2:
-        return Landed(0)
+        return Filled(0)
     from tasks import complete  # torch and lancedb, which most runs do not need for this
 
     return complete.fill_retained(

@@ -35,9 +35,11 @@ def size(project: Project, collection: str) -> Size:
     return Size(len(sizes), sum(sizes))
 
 
-def look(project: Project, collection: str, *, rebuild: bool) -> Maintenance:
-    """What maintenance would do now; changes nothing."""
+def look(project: Project, collection: str, *, rebuild: bool, purge: bool) -> Maintenance:
+    """What maintenance, or a purge, would do now; changes nothing."""
     snapshot = _opened(project, collection)
+    if purge:
+        return maintenance.plan_purge(project.lake, snapshot)
     return maintenance.plan(project.lake, snapshot, _retention(project, collection), rebuild=rebuild)
 
 

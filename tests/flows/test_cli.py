@@ -200,7 +200,7 @@ def test_history_and_errors_json(evervec, project):
         ([], "required"),
         (["ingest"], "collection"),
         (["ingest", "nosuch"], "no collection 'nosuch'"),
-        (["ingest", "docs", "--limit", "0"], "not a positive number"),
+        (["ingest", "docs", "--limit", "0"], "whole number above 0"),
         (["ingest", "docs", "--frob"], "--frob"),
         (["search", "docs"], "give one QUERY"),
         (["search", "docs", "q", "--queries", "x"], "give one QUERY"),

@@ -17,7 +17,7 @@ def test_a_collection_never_committed_to_is_empty(lake, head):
     snapshot = head()
     assert (snapshot.version, snapshot.head, snapshot.masked) == (0, None, {})
     assert list(snapshot.read("items", ["item_id"])) == []
-    assert snapshot.attribute_types() == {}
+    assert snapshot.attributes() == pa.struct({})
     assert snapshot.advanced() is snapshot
     assert not lake.exists()
 
@@ -139,7 +139,7 @@ def test_a_hash_that_ends_in_zero_bytes_is_found(toy, commit, head):
 def test_attribute_types_are_those_of_the_newest_file(toy, commit, head):
     """Attributes keep the Arrow types that they were stored with."""
     commit(toy.window({"a": toy.Item("one", 1)}))
-    assert head().attribute_types() == {"n": pa.int64()}
+    assert head().attributes() == pa.struct({"n": pa.int64()})
 
 
 def test_a_damaged_deletes_file_is_not_passed_over(toy, commit, head):
@@ -208,11 +208,13 @@ def test_a_version_that_a_release_names_is_kept(three, toy, lake, publish):
     """What a release was made live in can be read as long as the release is not retired."""
     first = toy.RELEASE.model_copy(update={"version": 1})
     second = toy.SECOND.model_copy(update={"version": 3})
-    publish(readable_from=4, releases=(first, second), live_release=2)
+    index = Snapshot.open(lake / "docs").head.index
+    both = {toy.SPACE: index, toy.SECOND_SPACE: index}
+    publish(readable_from=4, releases=(first, second), live_release=2, indexes=both)
     assert [text_at(toy, lake, version) for version in (1, 3, 4)] == ["one", "three", "three"]
     with pytest.raises(VersionGone, match="give a version from 4 on"):
         Snapshot.open(lake / "docs", at=2)
-    publish(releases=(first.model_copy(update={"retired": True}), second))
+    publish(releases=(first.model_copy(update={"retired": True}), second), indexes=both)
     with pytest.raises(VersionGone, match="version 1 of"):
         Snapshot.open(lake / "docs", at=1)
     assert text_at(toy, lake, 3) == "three"

@@ -689,7 +689,7 @@ def test_attributes_survive_the_way_through_an_export(project, bring):
     bring(project.root / "out", "again", columns=False, encoder=None)
     assert chunks_of(project, "again") == chunks_of(project)
     both = [Snapshot.open(project.lake / c) for c in ("made", "again")]
-    assert both[0].attribute_types() == both[1].attribute_types()
+    assert both[0].attributes() == both[1].attributes()
     hashes = [
         [t.sort_by("item_id").to_pylist() for _, _, t in s.read("items", ["item_id", "attributes_hash"])]
         for s in both
@@ -720,7 +720,7 @@ def test_an_export_says_what_it_cannot_do(project, exported):
     """Empty collections, folders inside the lake, and names that Lance would not find are refused."""
     with pytest.raises(NothingThere, match="evervec ingest made"):
         export(project, ExportRequest("made", "parquet", project.root / "x"))
-    with pytest.raises(SourceUnusable, match="inside the lake"):
+    with pytest.raises(SourceUnusable, match="is in the lake"):
         export(project, ExportRequest("docs", "parquet", project.lake / "x"))
     with pytest.raises(SourceUnusable, match="ends in"):
         export(project, ExportRequest("docs", "lance", project.root / "x"))

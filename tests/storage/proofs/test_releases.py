@@ -66,7 +66,7 @@ def second_release(project, encoder="large", *, number=2, collection="docs"):
         chunking_id=head.live.chunking_id,
     )
     snapshot = Snapshot.open(project.lake / collection)
-    types = snapshot.attribute_types()
+    types = {f.name: f.type for f in snapshot.attributes()}
     import pyarrow as pa
 
     window = transaction.Window(
@@ -221,9 +221,8 @@ def test_complete_keeps_the_stored_spans(project):
 def test_an_ingest_fills_the_live_and_the_retained_release(project, run_ingest, make_project):
     """New, edited and deleted items are so in both spaces, whichever is live, and spans stay one."""
     run_complete(project, "docs", 2, quiet)
-    for turn, promoted in enumerate((None, 2, 1)):
-        if promoted:
-            releases.promote(project, "docs", promoted, yes=False, dry_run=False)
+    for turn, promoted in enumerate((2, 1)):
+        releases.promote(project, "docs", promoted, yes=False, dry_run=False)
         write(project, **{f"new{turn}": f"{LONG} {turn}", "a": f"edited {turn}"})
         (project.root / f"docs/{'cbx'[turn]}.txt").unlink(missing_ok=True)
         report = run_ingest(project)
@@ -231,7 +230,9 @@ def test_an_ingest_fills_the_live_and_the_retained_release(project, run_ingest, 
         assert report.space_id == head.live.space_id
         assert report.version == head.number
         assert (report.added, report.updated, report.encoded) == (1, 1, 2), "counts of the live release"
-        assert bool(report.notes) == (promoted == 2), "the live encoder is not the one of the yaml"
+        said = " ".join(report.notes)
+        assert ("not by 'small' of evervec.yaml" in said) == (promoted == 2)
+        assert f"2 items encoded for release {3 - promoted}" in said
         for encoder in ("small", "large"):
             assert_filled(project, encoder)
         assert spans(project, "small") == spans(project, "large")
@@ -266,7 +267,7 @@ def test_an_item_that_changes_while_it_is_completed_is_not_given_old_vectors(
         plain = transaction.commit
         monkeypatch.undo()
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(steps, "fill_retained", lambda *_: steps.Landed(0))
+            patched.setattr(steps, "fill_retained", lambda *_: steps.Filled(0))
             patched.setattr(steps, "lock", unlocked)
             run_ingest(project)
         assert transaction.commit is plain
@@ -352,7 +353,18 @@ def twice(make_project, run_ingest):
         releases.promote(made, "goods", 2, yes=True, dry_run=False)
     second_release(made, collection="goods", number=3)
     run_complete(made, "goods", 3, quiet)
+    for number in (3, 1):  # one that was never live would be left as it is
+        releases.promote(made, "goods", number, yes=False, dry_run=False)
     return made
+
+
+def test_a_release_that_was_never_live_is_left_as_it_is(project, run_ingest):
+    """A trial import makes no ingest encode the whole collection for it."""
+    write(project, d="delta")
+    before = spans(project, "large")
+    run_ingest(project)
+    assert spans(project, "large") == before
+    assert_filled(project, "small")
 
 
 def test_new_attributes_reach_a_space_that_came_back(twice, run_ingest):
