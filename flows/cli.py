@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import gc
 import json
 import os
@@ -14,6 +15,8 @@ from typing import ClassVar, NoReturn
 
 from flows import verbs
 from flows.quiet import quiet_libraries
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 EPILOG = """\
 exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 refused (needs --yes, or another
@@ -54,6 +57,11 @@ def _explained(options: argparse.Namespace, error: Exception) -> tuple[str, int]
     code = getattr(error, "exit_code", None)
     if code is not None:
         return str(error), int(code)
+    if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
+        return (
+            f"the disk is full: {error}. Nothing of the window at hand was kept, what was committed before "
+            "stays; make room and run the same command again"
+        ), 1
     said = f"unexpected {type(error).__name__}: {error}"
     kept = options.directory.resolve() / ".evervec" / "last-error.txt"
     if kept.parent.parent.is_dir():

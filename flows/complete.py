@@ -10,7 +10,9 @@ from tasks.progress import Landed, Progress
 from tasks.project import Project
 
 
-def complete(project: Project, collection: str, release: int, progress: Progress, *, wait: float = 0.0) -> Landed:
+def complete(
+    project: Project, collection: str, release: int, progress: Progress, *, wait: float = 0.0
+) -> Landed:
     """Encode what the space of a release lacks. Raises an error of `tasks`, `encoders` or `storage`."""
     with (
         tempfile.TemporaryDirectory(prefix="evervec-") as folder,

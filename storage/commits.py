@@ -11,6 +11,7 @@ import logging
 import re
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -173,7 +174,7 @@ def succeeding(head: Commit | None, *, verb: str, run_id: str, started_at: datet
             live_release=0,
         )
     carried = ("total_items", "total_rejects", "spaces", "attributes", "releases", "live_release")
-    kept = {name: getattr(head, name) for name in (*carried, "readable_from", "purged_at")}
+    kept = {name: getattr(head, name) for name in (*carried, "offset", "readable_from", "purged_at")}
     indexes = {space: index.model_copy(update={"files": ()}) for space, index in head.indexes.items()}
     return Commit(**fresh, **kept, indexes=indexes)
 
@@ -214,6 +215,11 @@ class Log:
                 raise error from None
             logger.warning("%s; its second copy is used meanwhile", error)
             return commit
+
+    def settle(self) -> None:
+        """Make the names of all records durable."""
+        if isinstance(self.directory, Path) and self.directory.is_dir():
+            places.fsync_directory(self.directory)
 
     def append(self, commit: Commit) -> None:
         """Make `commit` durable and visible, or raise `CommitConflict` if its number is taken."""

@@ -11,14 +11,14 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from storage import arrays, parquet, places
+from storage import arrays, parquet
 from storage.commits import succeeding
 from storage.fold import LiveFile
 from storage.locks import Lease
 from storage.parquet import ROW_GROUP, DataFile
 from storage.schemas import DELETES, Kind
 from storage.snapshot import Snapshot
-from storage.transaction import drafting
+from storage.transaction import discard, drafting
 
 TARGET_ROWS = 200_000
 """Rows of a file that compaction makes, at most: 300 MB of 384-d vectors."""
@@ -90,17 +90,24 @@ def compact(snapshot: Snapshot, group: Group, run_id: str, started_at: datetime,
     """
     root = snapshot.root
     made = rewrite(snapshot, group)
-    with drafting(root, snapshot, lease) as draft:
-        if any(f.path not in draft.before.state.files for f in group.files):
-            if made.file is not None:
-                places.remove(root / made.file.path)
-            return draft.before
-        record = succeeding(draft.before.head, verb="maintain", run_id=run_id, started_at=started_at)
-        deletes = parquet.write_some(root, "data/deletes", _masks_since(snapshot, draft.before, made))
-        files = () if made.file is None else (made.file,)
-        added: dict[str, object] = {"deletes": deletes, "removed": tuple(f.path for f in group.files)}
-        added[group.kind] = {group.space_id: files} if group.kind == "vectors" else files
-        return draft.publish(record.model_copy(update=added))
+    written = [made.file] if made.file is not None else []
+    record = None
+    try:
+        with drafting(root, snapshot, lease) as draft:
+            if any(f.path not in draft.before.state.files for f in group.files):
+                discard(root, written, unless=None)
+                return draft.before
+            record = succeeding(draft.before.head, verb="maintain", run_id=run_id, started_at=started_at)
+            deletes = parquet.write_some(root, "data/deletes", _masks_since(snapshot, draft.before, made))
+            written += deletes
+            files = () if made.file is None else (made.file,)
+            added: dict[str, object] = {"deletes": deletes, "removed": tuple(f.path for f in group.files)}
+            added[group.kind] = {group.space_id: files} if group.kind == "vectors" else files
+            record = record.model_copy(update=added)
+            return draft.publish(record)
+    except BaseException:
+        discard(root, written, unless=record)
+        raise
 
 
 def rewrite(snapshot: Snapshot, group: Group) -> _Rewritten:

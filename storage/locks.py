@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from storage import remote
+from storage import places, remote
 from storage.errors import LakeBusy
 from storage.places import Place
 from storage.remote import Remote
@@ -61,7 +61,7 @@ def lock(collection: Place, name: Name, *, wait: float = 0.0) -> Iterator[Lease]
 
 @contextmanager
 def _local(path: Path, owner: dict[str, Any], wait: float) -> Iterator[Lease]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    places.make_directory(path.parent)
     sign = path.with_suffix(".owner.json")
     held = FileLock(path, timeout=wait)
     try:

@@ -59,16 +59,20 @@ class Writer:
         self._rows = 0
         self._digest = ""
         vectors = "vector" in schema.names
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=[n for n in _DICTIONARIES if n in schema.names],
-            column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"} if vectors else None,
-            write_statistics=[n for n in _STATISTICS if n in schema.names],
-            write_page_checksum=True,
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=[n for n in _DICTIONARIES if n in schema.names],
+                column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"} if vectors else None,
+                write_statistics=[n for n in _STATISTICS if n in schema.names],
+                write_page_checksum=True,
+            )
+        except BaseException:
+            self._sink.abandon()
+            raise
 
     def __enter__(self) -> "Writer":
         return self

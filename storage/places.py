@@ -5,12 +5,13 @@ else that touches bytes goes through the functions below, which promise the same
 have written is durable when they return.
 """
 
+import contextlib
 import hashlib
 import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,6 +180,19 @@ def make_directory(directory: Path) -> None:
     fsync_directory(directory.parent)
 
 
+def settle(root: Path, files: Iterable[str]) -> None:
+    """Make the folders of `files`, relative to `root`, durable, up to the one that the lake lies in.
+
+    A writer that died may have made one of them and not have got so far as to make it durable.
+    """
+    folders = {root, root.parent, root.parent.parent}
+    for file in files:
+        folders.update(folder for folder in (root / file).parents if folder.is_relative_to(root))
+    for folder in folders:
+        with contextlib.suppress(PermissionError):  # what the lake lies in may be closed to us
+            fsync_directory(folder)
+
+
 def fsync_directory(directory: Path) -> None:
     """Make the entries of a directory durable: without it a new file's name can be lost with the power."""
     handle = os.open(directory, os.O_RDONLY)
@@ -230,5 +244,6 @@ class _LocalSink:
         return self._hash.hexdigest()
 
     def abandon(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # on a full disk closing fails, too: it writes what is left
+            self._file.close()
         self._path.unlink(missing_ok=True)

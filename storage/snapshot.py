@@ -41,10 +41,13 @@ class Snapshot:
 
         Raises `VersionGone` if there is no such version or its files were not kept, `Damaged` if a
         record is. A newest record that is damaged in both copies is passed over with a warning and the
-        version before it served; with `strict`, as writers must open, any damaged record is an error.
+        version before it served; with `strict`, as writers must open, any damaged record is an error, and
+        what is found is durable: who linked the last record may have died before it was.
         """
         log = Log(root)
         numbers = log.numbers()
+        if strict and numbers:
+            log.settle()
         kept = _require_kept(log, numbers, at) if at is not None else None
         newest = at or max(numbers, default=0)
         base = _checkpoint(log, newest)

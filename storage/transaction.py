@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import arrays, checkpoints, locks, parquet, places
-from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release, succeeding
+from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release, parse, succeeding
 from storage.errors import CommitConflict, Damaged, StorageError
 from storage.locks import Lease
 from storage.parquet import DataFile
@@ -96,7 +97,12 @@ class Draft:
                     f"{root / file.path} was swept away before it was committed: this process must have "
                     "slept for long. Nothing of this window was kept; run the command again"
                 )
-        Log(root).append(record)
+        log = Log(root)
+        if isinstance(root, Path) and isinstance(log.directory, Path):
+            places.make_directory(log.directory)
+            named = [file.path for file in (*record.added_files(), *canaries)]
+            places.settle(root, [*named, "_commits/record"])
+        log.append(record)
         after = self.before.followed_by(record)
         if record.number % checkpoints.EVERY == 0:
             try:
@@ -151,7 +157,7 @@ def commit(
     _require_made_from(window)
     root = lake / collection
     written: list[DataFile] = []
-    publishing = False
+    record: Commit | None = None
     try:
         items = _write(written, root, "data/items", window.items, window.refreshed)
         vectors = {s: _write(written, root, f"data/vectors/{s}", t) for s, t in window.vectors.items()}
@@ -167,21 +173,33 @@ def commit(
                     "indexes": _write_indexes(lake, draft.before, window),
                 }
             )
-            publishing = True  # from here on they may be committed, whatever this process is told
             return draft.publish(record)
-    except BaseException as error:
-        if not publishing or isinstance(error, CommitConflict):
-            for file in written:
-                places.remove(root / file.path)
+    except BaseException:
+        discard(root, written, unless=record)
         raise
+
+
+def discard(root: Place, files: Iterable[DataFile], *, unless: Commit | None) -> None:
+    """Remove the files of a window that failed; not if its record was written all the same."""
+    if unless is not None and places.exists(path := Log(root).path(unless.number)):
+        try:
+            if parse(path, unless.number).nonce == unless.nonce:
+                return
+        except (Damaged, OSError):  # it may be ours
+            return
+    for file in files:
+        places.remove(root / file.path)
 
 
 def _write(
     written: list[DataFile], root: Place, folder: str, *tables: pa.Table | None
 ) -> tuple[DataFile, ...]:
-    files = parquet.write_some(root, folder, *tables)
-    written.extend(files)
-    return files
+    files = []
+    for table in tables:
+        for file in parquet.write_some(root, folder, table):
+            files.append(file)
+            written.append(file)
+    return tuple(files)
 
 
 @dataclass(frozen=True)
