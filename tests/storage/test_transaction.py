@@ -176,7 +176,7 @@ def test_the_record_is_the_last_step_and_the_next_commit_repairs(toy, lake, comm
     with pytest.raises(OSError, match="No space"):
         commit(toy.window({"a": toy.Item("changed"), "c": toy.Item("new")}, deleted=["b"]))
     monkeypatch.undo()
-    assert len(set((lake / "docs/data").rglob("*.parquet")) - files) == 3, "items, vectors, deletes"
+    assert set((lake / "docs/data").rglob("*.parquet")) == files, "what failed takes up no room"
     assert newest(lake, first.index.table) > first.index.version, "the index ran ahead"
     toy.assert_is(lake, head(), items)
     commit(toy.window({"c": toy.Item("other")}))

@@ -81,6 +81,27 @@ def survive(trace, root, before, scratch, job, seed, step, every):
     return {"states": count, "finished": finished, "ran ahead": ran_ahead, "index": unreadable}
 
 
+def tear(template, scratch, job):
+    """Leave a manifest beside those that the log names, cut or zeroed at many lengths; look, and do the job.
+
+    The end of it holds where LanceDB is to read on, so every byte there is tried.
+    """
+    lake, opened = Path(scratch) / "lake", {True: 0, False: 0}
+    for how in ("cut", "zeroed"):
+        newest = min(next(Path(template).glob("index/*/_versions")).glob("*.manifest"))
+        content = newest.read_bytes()
+        torn = newest.relative_to(template).with_name(f"{int(newest.stem) - 1:020d}.manifest")
+        for at in sorted({*range(0, len(content), 97), *range(len(content) - 24, len(content))}):
+            shutil.copytree(template, lake)
+            (lake / torn).write_bytes(content[:at].ljust(len(content) if how == "zeroed" else 0, b"\0"))
+            opened[work.look(lake, after_power_cut=True)["index"]] += 1
+            if at % 5 == 0:
+                work.do(lake, job)
+                work.finished(lake, job)
+            shutil.rmtree(lake)
+    return opened[False]
+
+
 def fail(template, scratch, job, step, full):
     """Do a job again and again, with an error at the first call, the `step`-th after it, and so on.
 
@@ -210,7 +231,9 @@ def _watch(child, options):
 def main():
     warnings.simplefilter("ignore", RuntimeWarning)  # LanceDB: forking is experimental; nothing ran before it
     work.small_scale()
-    functions = {f.__name__: f for f in (prepare, run, look, finished, survive, fail, command, squeeze, fill)}
+    functions = {
+        f.__name__: f for f in (prepare, run, look, finished, survive, tear, fail, command, squeeze, fill)
+    }
     for line in sys.stdin:
         name, arguments, strace = json.loads(line)
         print(json.dumps(_forked(functions[name], arguments, strace)), flush=True)

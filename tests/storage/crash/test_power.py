@@ -119,3 +119,9 @@ def test_the_power_goes_at_any_moment(server, strace, templates, tmp_path, job, 
     found = server.ask("survive", **given, job=job, seed=1, step=step, every=every).answer
     assert found["states"] > 20
     assert found["finished"] > 1
+
+
+def test_a_torn_manifest_of_an_index_stops_nobody(server, templates, tmp_path):
+    """Readers are told that the index is damaged, and read Parquet; the next writer makes it anew."""
+    done = server.ask("tear", template=templates["one window"], scratch=tmp_path, job="one window")
+    assert done.answer > 40
