@@ -72,15 +72,15 @@ def walk(folder: Place) -> Iterator[Entry]:
     if isinstance(folder, Remote):
         yield from (Entry(*facts) for facts in folder.walk())
         return
+    start = len(str(folder)) + 1
     for directory, _, files in os.walk(folder):
         for name in files:
-            path = Path(directory, name)
+            path = os.path.join(directory, name)  # a log of 10,000 versions has 30,000 files
             try:
-                facts = path.stat()
+                facts = os.stat(path)
             except FileNotFoundError:
                 continue
-            modified = datetime.fromtimestamp(facts.st_mtime, UTC)
-            yield Entry(path.relative_to(folder).as_posix(), facts.st_size, modified)
+            yield Entry(path[start:], facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
 
 
 def exists(place: Place) -> bool:

@@ -1,7 +1,7 @@
 """Measure Evervec against the plain script and its own floors, for results.json and the README's table.
 
-python -m tests.benchmarks.run            everything (about 12 minutes on two cores)
-python -m tests.benchmarks.run ingest     one part: ingest, unchanged, search, start
+python -m tests.benchmarks.run            everything (about 20 minutes on two cores)
+python -m tests.benchmarks.run ingest     one part: ingest, unchanged, search, start, lake, bounded
 """
 
 import json
@@ -20,16 +20,26 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tests.benchmarks import corpus, table
+from tests.benchmarks import bounded, corpus, lake, table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 EVERVEC = str(Path(sys.executable).with_name("evervec"))
-PACKAGES = ("torch", "sentence-transformers", "transformers", "ray", "lancedb", "pyarrow", "duckdb", "numpy")
+PACKAGES = (
+    "torch", "sentence-transformers", "transformers", "ray", "lancedb", "deltalake", "pyarrow", "duckdb",
+    "numpy",
+)  # fmt: skip
 
 
 def main() -> None:
-    parts = {"ingest": ingest, "unchanged": unchanged, "search": search, "start": start}
+    parts = {
+        "ingest": ingest,
+        "unchanged": unchanged,
+        "search": search,
+        "start": start,
+        "lake": lake.measure,
+        "bounded": bounded.measure,
+    }
     wanted = sys.argv[1:] or list(parts)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results["machine"] = machine()

@@ -16,7 +16,7 @@ EVERVEC = str(Path(sys.executable).with_name("evervec"))
 STEPS = {
     "Parquet files are written": "storage.transaction._masks",
     "the index is written": "storage.commits.Log.append",
-    "the record is written, not yet linked": "storage.commits.os.link",
+    "the record is written, not yet linked": "storage.places.os.link",
     "the record is linked": "tasks.commit.transaction.commit",
 }
 KILLER = """

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "step", "full"),
     [
-        ("one window", 5, False),
-        ("one window", 9, True),
+        ("one window", 7, False),
+        ("one window", 13, True),
         ("ingest", 43, True),
-        ("maintain", 131, False),
-        ("purge", 131, False),
+        ("maintain", 173, False),
+        ("purge", 173, False),
         ("promote", 7, False),
     ],
 )

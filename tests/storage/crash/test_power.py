@@ -125,3 +125,19 @@ def test_a_torn_manifest_of_an_index_stops_nobody(server, templates, tmp_path):
     """Readers are told that the index is damaged, and read Parquet; the next writer makes it anew."""
     done = server.ask("tear", template=templates["one window"], scratch=tmp_path, job="one window")
     assert done.answer > 40
+
+
+def test_what_lancedb_was_about_to_write_is_no_damage(server, found):
+    """A writer that died inside LanceDB leaves temporary files of its; the doctor passes them over."""
+    lake = found("one window")
+    (table,) = (lake / "index").iterdir()
+    for name in (
+        "_versions/.tmpayK7zx",
+        "_deletions/.tmp4iGJr1",
+        "data/.tmpL2QDg7",
+        "_versions/7.manifest#1",
+    ):
+        (table / name).parent.mkdir(exist_ok=True)
+        (table / name).write_bytes(b"half")
+    assert server.ask("run", lake=lake, job="one window").status == 0
+    assert server.ask("finished", lake=lake, job="one window").answer["version"] == 2
