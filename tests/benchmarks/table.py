@@ -52,8 +52,8 @@ def of_the_lake(results: dict[str, Any]) -> str:
         return said
     took = ", ".join(f"`{name}` {seconds:.0f} s" for name, seconds in bounded["seconds"].items())
     return said + (
-        f"\nWith {bounded['limit_mb']:,} MB of private memory a process (but for the first ingest, which runs on "
-        f"Ray), on a lake of {bounded['lake_mb']:,} MB ({bounded['rows']:,} × {bounded['dim']}): {took}.\n"
+        f"\nWith {bounded['limit_mb']:,} MB of private memory a process (but for the first ingest, on Ray"
+        f"), on a lake of {bounded['lake_mb']:,} MB ({bounded['rows']:,} × {bounded['dim']}): {took}.\n"
     )
 
 
