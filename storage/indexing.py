@@ -53,9 +53,8 @@ def next_table(lake: Place, snapshot: Snapshot, space_id: str) -> str:
     """The name of a space's next generation: one that no version has ever named, nor a dead writer used."""
     first = table_name(snapshot.root.name, space_id)
     of_space = first[: -len("1")]
-    named = [index.table for commit in snapshot.tail for index in commit.indexes.values()]
     head = [index.table for index in snapshot.head.indexes.values()] if snapshot.head else []
-    taken = [generation(t) for t in (*tables(lake), *named, *head) if t.startswith(of_space)]
+    taken = [generation(t) for t in (*tables(lake), *head) if t.startswith(of_space)]
     # no version so far can have named a generation beyond its own number, but for those just counted
     return table_name(snapshot.root.name, space_id, max(snapshot.version, *taken, 0) + 1)
 

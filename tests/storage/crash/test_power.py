@@ -102,7 +102,7 @@ def test_what_a_dead_writer_left_is_on_the_disk_too(server, strace, templates, t
 
 
 @pytest.mark.parametrize(
-    ("job", "step", "every"), [("ingest", 4, 10), ("maintain", 12, 15), ("purge", 10, 15), ("promote", 1, 10)]
+    ("job", "step", "every"), [("ingest", 4, 10), ("maintain", 16, 15), ("purge", 10, 15), ("promote", 1, 10)]
 )
 def test_the_power_goes_at_any_moment(server, strace, templates, tmp_path, job, step, every):
     """What was not fsynced is lost, cut, zeroed or there: the version last told of, or the next, is whole.
