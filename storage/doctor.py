@@ -48,6 +48,7 @@ _TEMPORARY = re.compile(r"(.*/)?\.[0-9a-f]{32}\.tmp")
 _LANCE = re.compile(
     r"_versions/(\d+\.manifest|latest_version_hint\.json)|_transactions/[^/]+\.txn"
     r"|_deletions/[^/]+\.(arrow|bin)|data/[^/]+\.lance|_indices/.+"
+    r"|.*\.tmp\w{6}|_versions/\d+\.manifest#\d+"  # of a writer that died; the next generation has none
 )
 
 

@@ -21,7 +21,7 @@ from lancedb.query import MatchQuery
 
 from storage import places, remote
 from storage.commits import IndexVersion
-from storage.errors import CommitConflict, Damaged, QueryRefused
+from storage.errors import CommitConflict, Damaged, QueryRefused, StorageError
 from storage.filters import Filter
 from storage.parquet import DataFile
 from storage.places import Place
@@ -85,7 +85,7 @@ class Index:
             table = self._db.open_table(self.name)
             table.checkout(named.version)
             schema = table.schema
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:
             raise self._damaged(named, error) from error
         return Reading(table, named.rows, schema)
 
@@ -111,6 +111,19 @@ class Index:
         expected, after restoring the table; the commit must not be made then. Raises `Damaged` if the
         named version cannot be had any more.
         """
+        try:
+            return self._written(named, schema, gone, rows)
+        except StorageError:
+            raise
+        except Exception as error:
+            if named is None or "(os error" in str(error):  # on a full disk a new table would fare no better
+                raise
+            # the torn manifest of a dead writer in the way, say
+            raise self._damaged(named, error) from error
+
+    def _written(
+        self, named: IndexVersion | None, schema: pa.Schema, gone: Sequence[str], rows: pa.Table
+    ) -> IndexVersion:
         before = _files_below(self.directory)
         table = self._at(named, schema)
         expected = start = table.version
@@ -140,7 +153,7 @@ class Index:
             if table.version != named.version:
                 table.restore(named.version)
             held = table.count_rows()
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:
             raise self._damaged(named, error) from error
         if held != named.rows:
             raise self._damaged(named, f"holds {held} rows, the log says {named.rows}")
