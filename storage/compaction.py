@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from storage import arrays, parquet
 from storage.commits import succeeding
+from storage.drafting import discard, drafting
 from storage.fold import LiveFile
 from storage.locks import Lease
 from storage.parquet import ROW_GROUP, DataFile
 from storage.schemas import DELETES, Kind
 from storage.snapshot import Snapshot
-from storage.transaction import discard, drafting
 
 TARGET_ROWS = 200_000
 """Rows of a file that compaction makes, at most: 300 MB of 384-d vectors."""

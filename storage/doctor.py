@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ from storage.errors import Damaged
 from storage.findings import MISSING, Finding, because, mend, notice, restore
 from storage.fold import Fold
 from storage.ledger import Ledger, Needed, checkpoint_file, without
-from storage.parquet import DataFile
-from storage.places import Place
+from storage.parquet import DATA_FILE, DataFile
+from storage.places import TEMPORARY, Place
 from storage.remote import Remote
 from storage.retention import GRACE, own_tables
 from storage.schemas import Kind
@@ -39,12 +38,11 @@ _THREADS = 4
 _PIECE = 2**20
 
 _OURS = {
-    "data": re.compile(r"(items|rejects|deletes|canaries|vectors/[^/]+)/[0-9a-f]{32}\.parquet"),
-    "_commits": re.compile(r"\d{20}\.json"),
-    "_copies": re.compile(r"\d{20}\.json"),
-    "_checkpoints": re.compile(r"\d{20}\.(json|files\.parquet|masks\.parquet|history\.parquet)"),
+    "data": DATA_FILE,
+    "_commits": re.compile(r"_commits/\d{20}\.json"),
+    "_copies": re.compile(r"_copies/\d{20}\.json"),
+    "_checkpoints": re.compile(r"_checkpoints/\d{20}\.(json|(files|masks|history)\.parquet)"),
 }
-_TEMPORARY = re.compile(r"(.*/)?\.[0-9a-f]{32}\.tmp")
 _LANCE = re.compile(
     r"_versions/(\d+\.manifest|latest_version_hint\.json)|_transactions/[^/]+\.txn"
     r"|_deletions/[^/]+\.(arrow|bin)|data/[^/]+\.lance|_indices/.+"
@@ -231,10 +229,10 @@ def _strays(found: Diagnosis, needed: dict[str, Needed]) -> Iterator[Finding]:
     for folder, ours in _OURS.items():
         for entry in places.walk(root / folder):
             path, fresh = f"{folder}/{entry.path}", now - entry.modified < GRACE
-            if _TEMPORARY.fullmatch(entry.path):
+            if TEMPORARY.fullmatch(path):
                 found.leftovers += [] if fresh else [root / path]
                 yield notice(root / path, "was left by a write that was cut off", mend(root.name))
-            elif not ours.fullmatch(entry.path):
+            elif not ours.fullmatch(path):
                 yield _foreign(root / path)
             elif folder == "data" and path not in wanted:
                 yield _unneeded(ledger, path, fresh=fresh)
@@ -304,5 +302,5 @@ def _forget_passing(found: Diagnosis) -> None:
         let_go = found.bad - Ledger.read(root).needed().keys()
         found.bad -= let_go
     gone = {str(root / path) for path in let_go}
-    passed = {f for f in missing if f.path in gone or places.exists(places.parse(f.path, Path()))}
+    passed = {f for f in missing if f.path in gone or places.exists(places.parse(f.path))}
     found.findings = [f for f in found.findings if f not in passed]

@@ -1,18 +1,22 @@
 """Exact search over the Parquet files of a snapshot: for the past, and while an index cannot be read."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 
 from storage import views
-from storage.filters import Filter
 from storage.places import Place
 from storage.snapshot import Snapshot
 from storage.vectors import Hits
 from storage.views import Bound
 
+if TYPE_CHECKING:
+    from storage.filters import Filter
+
 
 def nearest(
-    lake: Place, snapshot: Snapshot, space_id: str, vector: np.ndarray, limit: int, where: Filter | None
+    lake: Place, snapshot: Snapshot, space_id: str, vector: np.ndarray, limit: int, where: "Filter | None"
 ) -> Hits:
     """The `limit` chunks of a space with the highest cosine to `vector` (float32, (dim,)), best first.
 

@@ -22,6 +22,11 @@ class LiveFile(NamedTuple):
     attributes: str
 
 
+def label(attributes: dict[str, str]) -> str:
+    """Columns of attributes, with their types, in one word: equal ones read alike."""
+    return ",".join(f"{name}:{kind}" for name, kind in sorted(attributes.items()))
+
+
 @dataclass
 class Fold:
     """The state after some records: `head` is the last of them, None before the first.
@@ -45,7 +50,7 @@ class Fold:
     def apply(self, commit: Commit) -> None:
         """Go on by one record, which must be the next."""
         left = [self.files.pop(path) for path in commit.removed]
-        attributes = ",".join(f"{k}:{v}" for k, v in sorted(commit.attributes.items()))
+        attributes = label(commit.attributes)
         rewritten = {file.attributes for file in left if file.kind == "items"}
         if len(rewritten) == 1:  # a file that replaces others has the columns that those had
             (attributes,) = rewritten

@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from storage import arrays, checkpoints, compaction, indexing, parquet, places, retention
 from storage.commits import IndexVersion, Release, succeeding
+from storage.drafting import drafting
 from storage.errors import CommitConflict
 from storage.locks import Lease
 from storage.places import Entry, Place
 from storage.remote import Remote
 from storage.retention import Retention
 from storage.snapshot import Snapshot
-from storage.transaction import drafting
 from storage.vectors import Index
 
 MOST_INDEX_FILES = 200
@@ -64,7 +64,6 @@ class Maintained:
     retired: list[int] = field(default_factory=list)
     readable_from: int = 1
     removed: int = 0
-    freed: int = 0
     pending: list[str] = field(default_factory=list)
 
 
@@ -126,11 +125,10 @@ def carry_out(
         head = new_generation(lake, head, space, run_id, started, lease)
         done.indexes.append(space)
     head, done.retired = _settle(head, work, keep, run_id, started, lease)
+    files, tables = retention.unneeded(lake, head)
     with drafting(head.root, head, lease) as draft:
-        files, tables = retention.unneeded(lake, draft.before)
-        done.freed = retention.sweep(lake, draft.before, files, tables)
-        done.removed = len(files) + len(tables)
         head = draft.before
+        done.removed = retention.sweep(lake, head, files, tables)
     done.version = head.version
     done.readable_from = head.head.readable_from if head.head else 1
     return done
@@ -144,23 +142,26 @@ def _settle(
         head = draft.before.head
         due = {r.release for r in retention.releases_to_retire(draft.before, keep)}
         retire = [r for r in work.retire if r.release in due]  # one of them may have been made live meanwhile
-        left = retention.retired(head, retire) if head is not None and retire else {}
-        spaces = set(head.spaces) - set(left["spaces"]) if head is not None and left else set()  # type: ignore[call-overload]
-        leaving = frozenset(f.path for s in spaces for f in draft.before.files("vectors", s))
-        masks = compaction.consolidate(draft.before, leaving)
-        oldest = retention.readable_from(draft.before, keep)
-        if head is None or not (masks or retire or oldest > head.readable_from):
+        if head is None:
             return draft.before, []
         record = succeeding(head, verb="maintain", run_id=run_id, started_at=started)
-        changes: dict[str, object] = {"readable_from": oldest}
-        removed: tuple[str, ...] = ()
-        if masks is not None:
-            table, removed = masks
-            changes["deletes"] = parquet.write_some(known.root, "data/deletes", table)
-        if retire:
-            changes |= left
-            removed += tuple(leaving)
-        after = draft.publish(record.model_copy(update={**changes, "removed": removed}))
+        slim = retention.without(record, retire) if retire else record
+        gone = record.spaces.keys() - slim.spaces
+        leaving = [file.path for space in gone for file in draft.before.files("vectors", space)]
+        masks = compaction.consolidate(draft.before, frozenset(leaving))
+        oldest = retention.readable_from(draft.before, keep)
+        if not (masks or retire or oldest > head.readable_from):
+            return draft.before, []
+        table, replaced = masks if masks is not None else (None, ())
+        after = draft.publish(
+            slim.model_copy(
+                update={
+                    "readable_from": oldest,
+                    "deletes": parquet.write_some(known.root, "data/deletes", table),
+                    "removed": (*replaced, *leaving),
+                }
+            )
+        )
         return after, [r.release for r in retire]
 
 
@@ -193,16 +194,15 @@ def _caught_up(
 def _touched(before: Snapshot, now: Snapshot, space_id: str) -> set[str]:
     """Items with rows that came or went between two versions (without a compaction between them)."""
     ids: set[str] = set()
-    for kind, space in (("items", None), ("vectors", space_id)):
-        for live in now.live_files(kind, space):  # type: ignore[arg-type]
-            if live.since > before.version:
-                ids.update(parquet.read(now.root, live.file, ["item_id"])["item_id"].to_pylist())
-                continue
-            old = before.masked.get(live.file.path, np.empty(0, np.int64))
-            new = np.setdiff1d(now.masked.get(live.file.path, np.empty(0, np.int64)), old)
-            if len(new):
-                column = parquet.read(now.root, live.file, ["item_id"])["item_id"]
-                ids.update(column.take(arrays.from_numpy(new, pa.int64())).to_pylist())
+    for live in (*now.live_files("items"), *now.live_files("vectors", space_id)):
+        if live.since > before.version:
+            ids.update(parquet.read(now.root, live.file, ["item_id"])["item_id"].to_pylist())
+            continue
+        old = before.masked.get(live.file.path, np.empty(0, np.int64))
+        new = np.setdiff1d(now.masked.get(live.file.path, np.empty(0, np.int64)), old)
+        if len(new):
+            column = parquet.read(now.root, live.file, ["item_id"])["item_id"]
+            ids.update(column.take(arrays.from_numpy(new, pa.int64())).to_pylist())
     return ids
 
 
@@ -254,8 +254,7 @@ def _clear(lake: Place, head: Snapshot, done: Maintained) -> None:
     """Remove at once what only versions before the purge name, and every place that may quote from them."""
     root = head.root
     files, tables = retention.unneeded(lake, head, timedelta(0))
-    done.freed = retention.sweep(lake, head, files, tables)
-    done.removed = len(files) + len(tables)
+    done.removed = retention.sweep(lake, head, files, tables)
     for folder in ("_spool", "reports"):
         places.remove_tree(root / folder)
     head.checkpoint()

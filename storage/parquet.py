@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from storage.remote import Remote
 
 ROW_GROUP = 16_384
 """Rows a row group: a point read decodes 25 MB of 384-d vectors, not the file."""
+
+DATA_FILE = re.compile(r"data/(items|rejects|deletes|canaries|vectors/[^/]+)/[0-9a-f]{32}\.parquet")
+"""Paths, relative to a collection, that this module gives."""
 
 _DICTIONARIES = ("origin", "run_id", "path", "stage")
 _STATISTICS = ("item_id", "chunk_no", "path")

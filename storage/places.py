@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,9 @@ from typing import Any, Protocol
 from storage.remote import Remote
 
 Place = Path | Remote
+
+TEMPORARY = re.compile(r"(.*/)?\.[0-9a-f]{32}\.tmp")
+"""Paths that a file has until it is whole; one that was left is of a writer that died."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,9 @@ class Sink(Protocol):
         ...
 
 
-def parse(text: str, base: Path) -> Place:
-    """The place that a configuration names: `s3://bucket/prefix`, or a folder relative to `base`."""
-    if text.startswith("s3://"):
-        return Remote.parse(text)
-    return (base / Path(text).expanduser()).resolve()
+def parse(text: str) -> Place:
+    """The place that a text names: `s3://bucket/prefix`, or a path."""
+    return Remote.parse(text) if text.startswith("s3://") else Path(text)
 
 
 def names(folder: Place) -> list[str]:

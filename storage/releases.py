@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.commits import Commit, Release, succeeding
+from storage.drafting import drafting
 from storage.errors import NoSuchRelease
 from storage.places import Place
 from storage.snapshot import Snapshot
-from storage.transaction import drafting
 
 Verb = Literal["promote", "rollback"]
 

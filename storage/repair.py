@@ -15,13 +15,13 @@ from storage import checkpoints, doctor, indexing, locks, parquet, places, views
 from storage.checks import Rows
 from storage.commits import Commit, Counts, Log, parse, succeeding
 from storage.doctor import Diagnosis
+from storage.drafting import COMMIT_WAIT_SECONDS, Draft, drafting
 from storage.errors import Damaged, LakeBusy, StorageError
 from storage.findings import Finding
 from storage.locks import Lease
 from storage.places import Place
 from storage.remains import Remains, remains
 from storage.snapshot import Snapshot
-from storage.transaction import COMMIT_WAIT_SECONDS, Draft, drafting
 from storage.views import Bound
 
 

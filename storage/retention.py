@@ -8,21 +8,19 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow.compute as pc
 
-from storage import places
+from storage import places, vectors
 from storage.commits import Commit, Log, Release
 from storage.errors import Damaged
-from storage.places import Entry, Place
+from storage.parquet import DATA_FILE
+from storage.places import TEMPORARY, Entry, Place
 from storage.releases import earlier_of
 from storage.snapshot import Snapshot
-from storage.vectors import Index, tables
+from storage.vectors import tables
 
 logger = logging.getLogger(__name__)
 
 GRACE = timedelta(hours=1)
 """How long files stay that no kept version names: a reader or a writer may be in the middle of something."""
-
-_OURS = re.compile(r"^data/(items|deletes|rejects|canaries|vectors/[^/]+)/[0-9a-f]{32}\.parquet$")
-_TEMPORARY = re.compile(r"(^|/)\.[0-9a-f]{32}\.tmp$")
 
 
 @dataclass(frozen=True)
@@ -91,16 +89,18 @@ def _last_live(snapshot: Snapshot) -> dict[int, datetime]:
     return ended
 
 
-def retired(head: Commit, releases: Iterable[Release]) -> dict[str, object]:
-    """Changes to a record that retire releases: their spaces, which no other needs, go with all vectors."""
+def without(record: Commit, releases: Iterable[Release]) -> Commit:
+    """The record with these releases retired: their spaces, which no other needs, go with all vectors."""
     gone = {r.release for r in releases}
-    kept = tuple(r.model_copy(update={"retired": True}) if r.release in gone else r for r in head.releases)
+    kept = tuple(r.model_copy(update={"retired": True}) if r.release in gone else r for r in record.releases)
     needed = {r.space_id for r in kept if not r.retired}
-    return {
-        "releases": kept,
-        "spaces": {s: o for s, o in head.spaces.items() if s in needed},
-        "indexes": {s: i.model_copy(update={"files": ()}) for s, i in head.indexes.items() if s in needed},
-    }
+    return record.model_copy(
+        update={
+            "releases": kept,
+            "spaces": {s: o for s, o in record.spaces.items() if s in needed},
+            "indexes": {s: i for s, i in record.indexes.items() if s in needed},
+        }
+    )
 
 
 def needed_files(snapshot: Snapshot) -> set[str]:
@@ -139,7 +139,7 @@ def unneeded(lake: Place, snapshot: Snapshot, grace: timedelta = GRACE) -> tuple
     files = [
         entry
         for entry in places.walk(snapshot.root)
-        if (_OURS.match(entry.path) or _TEMPORARY.search(entry.path))
+        if (DATA_FILE.fullmatch(entry.path) or TEMPORARY.fullmatch(entry.path))
         and entry.path not in needed
         and entry.modified <= before
     ]
@@ -174,29 +174,21 @@ def own_tables(lake: Place, snapshot: Snapshot) -> list[str]:
 
 
 def sweep(lake: Place, snapshot: Snapshot, files: Iterable[Entry], old_tables: Iterable[str]) -> int:
-    """Remove these; the bytes that were freed. Call it with the commit lock held, at the head.
+    """Remove these, unless they are needed; how many went. Call it with the commit lock held, at the head.
 
     Under that lock a writer either has named its files already, or finds them gone before it names them.
     """
     needed = needed_files(snapshot)
-    freed = 0
-    for entry in files:
-        if entry.path not in needed:
-            places.remove(snapshot.root / entry.path)
-            freed += entry.bytes
+    gone = [entry for entry in files if entry.path not in needed]
+    for entry in gone:
+        places.remove(snapshot.root / entry.path)
     named = {index.table for index in snapshot.head.indexes.values()} if snapshot.head else set()
-    for table in old_tables:
-        if table not in named:
-            freed += size_of(lake, table)
-            Index(lake, table).drop()
-    return freed
-
-
-def size_of(lake: Place, table: str) -> int:
-    """Bytes of an index table."""
-    return sum(entry.bytes for entry in places.walk(lake / "index" / f"{table}.lance"))
+    dropped = [table for table in old_tables if table not in named]
+    for table in dropped:
+        vectors.drop(lake, table)
+    return len(gone) + len(dropped)
 
 
 def _touched(lake: Place, table: str) -> datetime:
-    times = [entry.modified for entry in places.walk(lake / "index" / f"{table}.lance")]
+    times = [entry.modified for entry in places.walk(vectors.directory(lake, table))]
     return max(times, default=datetime.min.replace(tzinfo=UTC))

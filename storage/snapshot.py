@@ -13,7 +13,7 @@ from storage import arrays, checkpoints, parquet
 from storage.checkpoints import Checkpoint
 from storage.commits import Commit, IndexVersion, Log
 from storage.errors import Damaged, VersionGone
-from storage.fold import Fold, LiveFile
+from storage.fold import Fold, LiveFile, label
 from storage.parquet import DataFile
 from storage.places import Place
 from storage.schemas import Kind
@@ -152,10 +152,9 @@ class Snapshot:
         said = self.head.attributes if self.head else {}
         found: dict[str, pa.DataType] = {}
         one_of_each = {file.attributes: file for file in self.live_files("items")}
-        present = ",".join(f"{k}:{v}" for k, v in sorted(said.items()))
-        for file in sorted(
-            one_of_each.values(), key=lambda f: (f.attributes == present, f.since), reverse=True
-        ):
+        present = label(said)
+        ordered = sorted(one_of_each.values(), key=lambda f: (f.attributes == present, f.since), reverse=True)
+        for file in ordered:
             schema = parquet.schema(self.root, file.file) if len(found) < len(said) else pa.schema([])
             for column in schema.field("attributes").type if "attributes" in schema.names else ():
                 found.setdefault(column.name, column.type)

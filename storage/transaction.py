@@ -1,35 +1,31 @@
 """The commit protocol: one window of a run becomes one version, wholly or not at all.
 
 Order, each step durable before the next: Parquet files, LanceDB tables, commit record. The record is
-the commit; files and index rows that no record names do not exist for any reader. Repair of what a
-dead writer left behind is done here, by the holder of the commit lock, and nowhere else.
+the commit; files and index rows that no record names do not exist for any reader.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import arrays, checkpoints, locks, parquet, places
-from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release, parse, succeeding
-from storage.errors import CommitConflict, Damaged, StorageError
+from storage import arrays, indexing, parquet
+from storage.commits import Commit, Counts, IndexVersion, Origins, Release, succeeding
+from storage.drafting import discard, drafting
+from storage.errors import CommitConflict, Damaged
 from storage.locks import Lease
 from storage.parquet import DataFile
 from storage.places import Place
 from storage.schemas import DELETES, index_schema
 from storage.snapshot import Snapshot
+from storage.vectors import Index
 from storage.verified import Verified
 
 logger = logging.getLogger(__name__)
-
-COMMIT_WAIT_SECONDS = 60.0
-"""How long a window waits for others to commit theirs."""
 
 Positions = list[tuple[str, np.ndarray]]
 """Rows by the path of their file."""
@@ -64,78 +60,6 @@ class Window:
     counts: Counts = field(default_factory=Counts)
     encode_seconds: float = 0.0
     offset: str | None = None
-
-
-class Draft:
-    """The right to make the next version, while the commit lock is held; `before` is the head."""
-
-    def __init__(self, before: Snapshot, leases: Iterable[Lease]) -> None:
-        self.before = before
-        self._leases = tuple(leases)
-
-    def publish(self, record: Commit) -> Snapshot:
-        """Append the record, which is the commit, and return the version that it makes.
-
-        Raises `CommitConflict` if a lease was lost meanwhile, or the number is taken.
-        """
-        if not all(lease.still_held() for lease in self._leases):
-            raise CommitConflict(
-                f"the lease of collection {self.before.root.name!r} was lost while this process slept: "
-                "another one has gone on meanwhile. Nothing of this window was kept; run the command again"
-            )
-        root = self.before.root
-        if record.live.retired or record.live.space_id not in record.indexes:
-            raise CommitConflict(
-                f"release {record.live_release} of collection {root.name!r} was made live meanwhile; nothing "
-                "was changed. Run the command again"
-            )
-        known = {r.release for r in self.before.head.releases} if self.before.head else set()
-        canaries = [r.canaries for r in record.releases if r.canaries and r.release not in known]
-        for file in (*record.added_files(), *canaries):
-            if not places.exists(root / file.path):
-                raise CommitConflict(
-                    f"{root / file.path} was swept away before it was committed: this process must have "
-                    "slept for long. Nothing of this window was kept; run the command again"
-                )
-        log = Log(root)
-        if isinstance(root, Path) and isinstance(log.directory, Path):
-            places.make_directory(log.directory)
-            named = [file.path for file in (*record.added_files(), *canaries)]
-            places.settle(root, [*named, "_commits/record"])
-        log.append(record)
-        after = self.before.followed_by(record)
-        if record.number % checkpoints.EVERY == 0:
-            try:
-                after.checkpoint()
-            except (OSError, StorageError) as error:  # the commit stands; only opening it costs more
-                logger.warning("no checkpoint of version %d could be written (%s)", record.number, error)
-        return after
-
-
-@contextmanager
-def drafting(root: Place, known: Snapshot | None = None, lease: Lease | None = None) -> Iterator[Draft]:
-    """Hold the commit lock of the collection in `root`, at its head.
-
-    `known` is an earlier version at hand, to go on from. `lease` is the job's, which must still be held
-    when the record is written. Raises `LakeBusy`, and `Damaged` if a record is torn: writers do not go
-    on over damage.
-    """
-    with locks.lock(root, "commit", wait=COMMIT_WAIT_SECONDS) as held:
-        before = known.advanced(strict=True) if known else Snapshot.open(root, strict=True)
-        _restore_copy(before)
-        yield Draft(before, [held, *([lease] if lease else [])])
-
-
-def _restore_copy(before: Snapshot) -> None:
-    """Write the second copy of the head where the one who made it died before that."""
-    if before.head is None:
-        return
-    log = Log(before.root)
-    path, copy = log.path(before.version), log.copy(before.version)
-    if not places.exists(copy):
-        places.replace(copy, places.read(path))
-        if before.head.nonce:  # records of format 1 never had one
-            logger.warning("%s had no second copy, as after a crash; it was written", path)
 
 
 def commit(
@@ -177,18 +101,6 @@ def commit(
     except BaseException:
         discard(root, written, unless=record)
         raise
-
-
-def discard(root: Place, files: Iterable[DataFile], *, unless: Commit | None) -> None:
-    """Remove the files of a window that failed; not if its record was written all the same."""
-    if unless is not None and places.exists(path := Log(root).path(unless.number)):
-        try:
-            if parse(path, unless.number).nonce == unless.nonce:
-                return
-        except (Damaged, OSError):  # it may be ours
-            return
-    for file in files:
-        places.remove(root / file.path)
 
 
 def _write(
@@ -306,9 +218,6 @@ def _write_index(
     gone: list[str],
     rows: pa.Table,
 ) -> IndexVersion:
-    from storage import indexing  # lancedb: 1.5 s, which a run without changes must not pay
-    from storage.vectors import Index
-
     if named is None:
         return Index(lake, indexing.next_table(lake, before, space)).write(None, schema, gone, rows)
     index = Index(lake, named.table)

@@ -11,21 +11,20 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lancedb
 import numpy as np
 import pyarrow as pa
-from lancedb.index import FTS, IvfSq
-from lancedb.query import MatchQuery
 
 from storage import places, remote
 from storage.commits import IndexVersion
 from storage.errors import CommitConflict, Damaged, QueryRefused, StorageError
-from storage.filters import Filter
 from storage.parquet import DataFile
 from storage.places import Place
 from storage.remote import Remote
+
+if TYPE_CHECKING:
+    from storage.filters import Filter
 
 EXACT_BELOW = 20_000
 """Rows up to which every search is exact: 50,000 × 384 take 98 ms, and no index can lose a hit."""
@@ -34,7 +33,7 @@ REFINE = 5
 """Candidates per hit read again in full precision: IVF_SQ recall 0.958 without, 1.000 with (50,000 rows)."""
 
 _VECTORS, _WORDS = "vector_idx", "text_idx"
-_BY_WORDS = FTS(base_tokenizer="icu/split", stem=False, remove_stop_words=False, with_position=False)
+_BY_WORDS = {"base_tokenizer": "icu/split", "stem": False, "remove_stop_words": False, "with_position": False}
 """Words of any language as they stand, but for case and accents: a stemmer would be right for one only.
 
 It finds parts of `foo_bar` and `json.loads`, and words where a script writes no spaces.
@@ -61,6 +60,16 @@ def generation(table: str) -> int:
     return int(found[1]) if found else 0
 
 
+def directory(lake: Place, table: str) -> Place:
+    """Where a table lies."""
+    return lake / "index" / f"{table}.lance"
+
+
+def drop(lake: Place, table: str) -> None:
+    """Remove a table, if it is there."""
+    places.remove_tree(directory(lake, table))
+
+
 @dataclass(frozen=True)
 class Hits:
     """Chunks, best first: `rows` has every column of the index but the vector, `scores` cosines or BM25."""
@@ -73,8 +82,10 @@ class Index:
     """The LanceDB table of one collection, space and generation."""
 
     def __init__(self, lake: Place, table: str) -> None:
-        self.directory = lake / "index" / f"{table}.lance"
-        self.name = table
+        import lancedb  # 1.5 s, which a run without changes must not pay
+
+        self.directory = directory(lake, table)
+        self.name, self._lake = table, lake
         folder = lake / "index"
         options = remote.lance_options(folder) if isinstance(folder, Remote) else None
         self._db = lancedb.connect(str(folder), storage_options=options)
@@ -91,15 +102,11 @@ class Index:
 
     def build(self, schema: pa.Schema, rows: Iterable[pa.RecordBatch]) -> IndexVersion:
         """Make the table anew from `rows`, whatever was there before; durable on return."""
-        self.drop()
+        drop(self._lake, self.name)
         reader = pa.RecordBatchReader.from_batches(schema, rows)
         table = self._db.create_table(self.name, data=reader, schema=schema)
         self._train(table)
         return self._named(table, set())
-
-    def drop(self) -> None:
-        """Remove the table, if it is there."""
-        places.remove_tree(self.directory)
 
     def write(
         self, named: IndexVersion | None, schema: pa.Schema, gone: Sequence[str], rows: pa.Table
@@ -146,7 +153,7 @@ class Index:
     def _at(self, named: IndexVersion | None, schema: pa.Schema) -> Any:
         """The table, writable, holding what `named` says and having the columns of `schema`."""
         if named is None:
-            self.drop()  # of a first commit that was never made
+            drop(self._lake, self.name)  # of a first commit that was never made
             return self._db.create_table(self.name, schema=schema)
         try:
             table = self._db.open_table(self.name)
@@ -179,10 +186,12 @@ class Index:
         Rows that came after a training are scanned exactly by LanceDB, so hits are never missed. Words
         are indexed from the empty table on, for without any index LanceDB takes texts apart otherwise.
         """
+        from lancedb.index import FTS, IvfSq
+
         rows = table.count_rows()
         words = table.index_stats(_WORDS)
         if words is None or words.num_unindexed_rows > max(_UNINDEXED, rows // 20):
-            table.create_index("text", config=_BY_WORDS, name=_WORDS)
+            table.create_index("text", config=FTS(**_BY_WORDS), name=_WORDS)
         if rows <= EXACT_BELOW:
             return
         stats = table.index_stats(_VECTORS)
@@ -225,7 +234,7 @@ class Reading:
         """What a hit shows: every column but the vector."""
         return tuple(name for name in self.schema.names if name != "vector")
 
-    def nearest(self, vector: np.ndarray, limit: int, where: Filter | None = None) -> Hits:
+    def nearest(self, vector: np.ndarray, limit: int, where: "Filter | None" = None) -> Hits:
         """The `limit` admitted chunks of highest cosine to `vector` (float32, (dim,)), best first."""
         query = self.table.search(vector.astype(np.float32)).distance_type("cosine").limit(limit)
         if where is not None:
@@ -236,7 +245,7 @@ class Reading:
         scores = 1.0 - found["_distance"].to_numpy()
         return Hits(found.drop_columns(["_distance"]), scores)
 
-    def matching(self, text: str, limit: int, where: Filter | None = None) -> Hits:
+    def matching(self, text: str, limit: int, where: "Filter | None" = None) -> Hits:
         """The `limit` admitted chunks with the highest BM25 score for the words of `text`, best first.
 
         Raises `QueryRefused` if the index is of a time before words were indexed.
@@ -246,6 +255,8 @@ class Reading:
                 f"the words of index {self.table.name} are not indexed yet; make it anew: "
                 f"evervec maintain {self.table.name.partition('__')[0]} --rebuild-index"
             )
+        from lancedb.query import MatchQuery
+
         try:
             text.encode()
         except UnicodeEncodeError:

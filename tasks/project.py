@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstra
 
 from encoders.files import HashCache
 from encoders.spec import ChunkSpec, EncoderSpec, Modality
+from storage import places
 from storage.places import Place
 from storage.remote import Remote
 from storage.schemas import ITEM_COLUMNS, VECTOR_COLUMNS, VIEW_SUFFIXES
@@ -35,7 +36,7 @@ CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", 
 
 def _as_place(given: object) -> Place:
     if isinstance(given, str):
-        return Remote.parse(given) if given.startswith("s3://") else Path(given)
+        return places.parse(given)
     if isinstance(given, Path | Remote):
         return given
     raise ValueError(f"expected a folder or s3://bucket/prefix, got {given!r}")

@@ -20,10 +20,11 @@ import pyarrow as pa
 
 from encoders.catalog import open_encoder
 from encoders.protocol import Encoder
-from storage import releases
+from storage import exact, indexing, releases
 from storage.commits import Release
 from storage.errors import Damaged, QueryRefused
 from storage.snapshot import Snapshot
+from storage.vectors import Hits, Index, Reading
 from tasks.errors import NothingThere
 from tasks.project import Project
 from tasks.releases import encoder_of
@@ -31,7 +32,6 @@ from tasks.releases import encoder_of
 if TYPE_CHECKING:
     from storage.filters import Filter
     from storage.sql import Connection
-    from storage.vectors import Hits, Reading
 
 logger = logging.getLogger(__name__)
 
@@ -257,8 +257,6 @@ class Reader:
 
     def _reading(self, view: _View) -> "Reading | None":
         """The index of a view; None, with a warning, if it cannot be read: then Parquet is searched."""
-        from storage.vectors import Index  # lancedb: 1.5 s, and only searches need it
-
         head, space = view.snapshot.head, view.release.space_id
         if head is None or space not in head.indexes:
             return None
@@ -291,8 +289,6 @@ class Reader:
         if reading is not None:
             index = reading
             return _best(lambda limit: index.nearest(vector, limit, condition), view, k)
-        from storage import exact
-
         self._verified.require(view.snapshot.root, view.snapshot.all_files())
         space = view.release.space_id
         return _best(
@@ -319,7 +315,7 @@ class Reader:
     def _filter(self, view: _View, reading: "Reading | None", where: str | None) -> "Filter | None":
         if where is None:
             return None
-        from storage import filters, indexing
+        from storage import filters
 
         schema = reading.schema if reading else indexing.columns_of(view.snapshot, view.release.space_id)
         return filters.parse(where, {f.name: f.type for f in schema if f.name != "vector"})

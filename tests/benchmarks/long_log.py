@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from storage import transaction
 from storage.commits import Release, succeeding
+from storage.drafting import drafting
 from storage.parquet import DataFile
 
 RELEASE = Release(
@@ -37,7 +38,7 @@ def write(lake: Path, commits: int) -> None:
         for number in range(2, commits + 1):
             file = DataFile(path=f"data/items/{uuid.uuid4().hex}.parquet", rows=1, bytes=0, sha256="0" * 64)
             (root / file.path).touch()
-            with transaction.drafting(root, known) as draft:
+            with drafting(root, known) as draft:
                 head = draft.before.head
                 record = succeeding(head, verb="ingest", run_id=str(number), started_at=now)
                 known = draft.publish(record.model_copy(update={"items": (file,), "total_items": number}))

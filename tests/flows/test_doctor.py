@@ -13,8 +13,9 @@ from encoders.files import HashCache
 from encoders.spec import EncoderSpec
 from flows import cli
 from flows.doctor import DoctorRequest, doctor
-from storage import parquet, transaction
+from storage import parquet
 from storage.commits import Origins, succeeding
+from storage.drafting import drafting
 from storage.schemas import DELETES
 from storage.snapshot import Snapshot
 from tasks import canaries, reader
@@ -52,7 +53,7 @@ def held(project):
 
 def recorded(project, **changes):
     """Commit a version in which the live release is another."""
-    with transaction.drafting(project.lake / "docs") as draft:
+    with drafting(project.lake / "docs") as draft:
         head = draft.before.head
         releases = (head.live.model_copy(update=changes),)
         record = succeeding(head, verb="test", run_id="run", started_at=datetime.now(UTC))
@@ -159,7 +160,7 @@ def test_items_without_a_vector_get_one_by_the_command_that_the_notice_names(pro
     """A hole in the live space is no damage, and is filled from the stored texts."""
     before = held(project)
     root = project.lake / "docs"
-    with transaction.drafting(root) as draft:
+    with drafting(root) as draft:
         head, space = draft.before.head, draft.before.head.live.space_id
         rows = list(draft.before.positions_of("vectors", pa.array(["long.txt"]), space))
         table = pa.table(

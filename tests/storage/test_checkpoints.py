@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 
 from storage import checkpoints, places, transaction
 from storage.commits import Log, sealed, succeeding
+from storage.drafting import drafting
 from storage.snapshot import Snapshot
 
 PARTS = ["json", "files.parquet", "masks.parquet", "history.parquet"]
@@ -124,7 +125,7 @@ def test_a_removed_file_stays_removed(toy, lake, commit, head, every):
     for text in ("one", "two"):
         commit(toy.window({"a": toy.Item(text), "b": toy.Item(text)}))
     old = head().files("items")[0]
-    with transaction.drafting(lake / "docs") as draft:
+    with drafting(lake / "docs") as draft:
         before = draft.before.head
         record = succeeding(before, verb="compact", run_id="run", started_at=before.started_at)
         draft.publish(record.model_copy(update={"removed": (old.path,)}))
@@ -311,7 +312,7 @@ def test_the_default_interval_is_a_hundred_commits(lake, grow, reads):
     root, known = lake / "docs", grow(3)
     while known.version < 101:
         assert known.version > 99 or not (root / "_checkpoints").exists()
-        with transaction.drafting(root, known) as draft:
+        with drafting(root, known) as draft:
             head = draft.before.head
             record = succeeding(head, verb="idle", run_id="run", started_at=head.started_at)
             known = draft.publish(record)

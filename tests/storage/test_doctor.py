@@ -16,6 +16,7 @@ import pytest
 from storage import checkpoints, compaction, parquet, transaction
 from storage.commits import Log, Origins, sealed, succeeding
 from storage.doctor import examine
+from storage.drafting import drafting
 from storage.errors import LakeBusy, VersionGone
 from storage.findings import drop, mend, restore
 from storage.locks import lock
@@ -293,7 +294,7 @@ def put(lake, toy, shown, /, *, vectors=None, index=None, **more):
 
 def published(lake, collection, **changes):
     """Commit a record that no window would make."""
-    with transaction.drafting(lake / collection) as draft:
+    with drafting(lake / collection) as draft:
         record = succeeding(draft.before.head, verb="odd", run_id="run", started_at=datetime.now(UTC))
         return draft.publish(record.model_copy(update=changes)).head
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from storage.commits import Counts, succeeding
+from storage.drafting import drafting
 from storage.errors import Damaged, VersionGone
 from storage.snapshot import Snapshot
-from storage.transaction import drafting
 
 
 def test_a_collection_never_committed_to_is_empty(lake, head):

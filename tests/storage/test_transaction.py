@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from storage import parquet, transaction
 from storage.commits import Counts, Log, Origins, succeeding
+from storage.drafting import drafting
 from storage.errors import CommitConflict, Damaged, StorageError
 from storage.locks import lock
 from storage.snapshot import Snapshot
@@ -540,7 +541,7 @@ def test_a_release_that_is_not_there_is_a_conflict(two, toy, lake, commit, head,
 @pytest.fixture
 def retired(two, toy, lake, head):
     """The same, its second release retired, with its index and its vectors gone."""
-    with transaction.drafting(lake / "docs") as draft:
+    with drafting(lake / "docs") as draft:
         before = draft.before.head
         record = succeeding(before, verb="maintain", run_id="run", started_at=before.started_at)
         changed = {

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from storage import sql, transaction, views
 from storage.commits import succeeding
+from storage.drafting import drafting
 from storage.snapshot import Snapshot
 from storage.views import Bound
 
@@ -66,7 +67,7 @@ def promote(lake):
     """Make a release the live one."""
 
     def to(number):
-        with transaction.drafting(lake / "docs") as draft:
+        with drafting(lake / "docs") as draft:
             head = draft.before.head
             record = succeeding(head, verb="promote", run_id="run", started_at=head.started_at)
             changed = [

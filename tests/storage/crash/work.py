@@ -25,6 +25,7 @@ from storage import (
     vectors,
 )
 from storage import doctor as examination
+from storage.drafting import Draft
 from storage.errors import Damaged, VersionGone
 from storage.locks import lock
 from storage.retention import Retention
@@ -87,14 +88,14 @@ def small_scale():
     """A few rows are trained on, every commit has a checkpoint, and is told of: `ACK` with its number."""
     vectors.EXACT_BELOW = 3
     checkpoints.EVERY = 1
-    publish = transaction.Draft.publish
+    publish = Draft.publish
 
     def told(draft, record):
         after = publish(draft, record)
         tell(after.version)
         return after
 
-    transaction.Draft.publish = told
+    Draft.publish = told
 
 
 def model_at(offset):

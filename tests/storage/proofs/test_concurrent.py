@@ -18,13 +18,13 @@ import pyarrow as pa
 import pytest
 from lancedb.index import BTree
 
-from storage import transaction
+from storage import drafting, transaction
 from storage.commits import Log
+from storage.drafting import Draft
 from storage.errors import CommitConflict, LakeBusy
 from storage.locks import lock
 from storage.schemas import index_schema
 from storage.snapshot import Snapshot
-from storage.transaction import Draft
 from storage.vectors import Index
 
 ROOT = Path(__file__).parents[3]
@@ -143,7 +143,7 @@ def test_a_stale_writer_that_wakes_up_cannot_commit(toy, lake, commit, head, mon
     thread, outcome = in_thread(lambda: transaction.commit(lake, "docs", late))
     assert asleep.wait(60)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transaction, "COMMIT_WAIT_SECONDS", 0.05)
+        patch.setattr(drafting, "COMMIT_WAIT_SECONDS", 0.05)
         with pytest.raises(LakeBusy, match=f"process {os.getpid()}"):
             commit(toy.window({"a": toy.Item("too early")}))
     if how == "locks removed":
@@ -234,7 +234,7 @@ def window_of(writer, turn, there):
 def writer(folder, number):
     """Commit window after window; a line for each with what came of it."""
     if number == 2:
-        transaction.COMMIT_WAIT_SECONDS = 0.02  # one who does not wait
+        drafting.COMMIT_WAIT_SECONDS = 0.02  # one who does not wait
     with (folder / f"writer{number}.jsonl").open("w") as log:
         there = False
         for turn in range(int((folder / "turns").read_text())):

@@ -36,7 +36,8 @@ def guard(name, file, snippet, mutated, *tests):
     return Guard(name, file, snippet, mutated, tests)
 
 
-PLACES, VECTORS, TRANSACTION = "storage/places.py", "storage/vectors.py", "storage/transaction.py"
+PLACES, VECTORS = "storage/places.py", "storage/vectors.py"
+DRAFTING, TRANSACTION = "storage/drafting.py", "storage/transaction.py"
 DURABLE = f"{STORAGE}places.py::test_a_file_is_durable_before_its_name_and_its_name_on_return"
 SINK = f"{STORAGE}places.py::test_what_goes_through_a_sink_is_durable_when_it_is_finished"
 SYNCED = f"{STORAGE}transaction.py::test_everything_is_synced_before_the_record_is_linked"
@@ -96,7 +97,7 @@ GUARDS = [
     ),
     guard(
         "lease check before publish",
-        TRANSACTION,
+        DRAFTING,
         "if not all(lease.still_held() for lease in self._leases):",
         "if False:",
         f"{STORAGE}transaction.py::test_a_lease_lost_while_the_window_is_written_is_noticed",
@@ -104,7 +105,7 @@ GUARDS = [
     ),
     guard(
         "the job's lease is asked too",
-        TRANSACTION,
+        DRAFTING,
         "[held, *([lease] if lease else [])]",
         "[held]",
         f"{STORAGE}transaction.py::test_a_lease_lost_while_the_window_is_written_is_noticed[ingest]",
@@ -125,14 +126,14 @@ GUARDS = [
     ),
     guard(
         "file-exists check before publish",
-        TRANSACTION,
+        DRAFTING,
         "if not places.exists(root / file.path):",
         "if False:",
         f"{PROOFS}clock.py::test_files_in_flight_are_never_missing_from_a_version",
     ),
     guard(
         "writers do not go on over damage",
-        TRANSACTION,
+        DRAFTING,
         "Snapshot.open(root, strict=True)",
         "Snapshot.open(root)",
         f"{STORAGE}transaction.py::test_a_writer_does_not_go_on_over_damage",
@@ -341,8 +342,8 @@ GUARDS = [
     guard(
         "a new generation sees masks, too",
         "storage/maintenance.py",
-        "            if len(new):\n",
-        "            if False:\n",
+        "        if len(new):\n",
+        "        if False:\n",
         f"{PROOFS}maintenance.py::test_a_new_generation_has_what_was_committed_while_it_was_built",
     ),
     guard(
@@ -362,15 +363,15 @@ GUARDS = [
     guard(
         "needed_files before sweep",
         "storage/retention.py",
-        "        if entry.path not in needed:\n            places.remove",
-        "        if True:\n            places.remove",
+        "    gone = [entry for entry in files if entry.path not in needed]",
+        "    gone = list(files)",
         f"{PROOFS}guards.py::test_a_sweep_asks_once_more_what_is_needed",
     ),
     guard(
         "named tables before sweep",
         "storage/retention.py",
-        "        if table not in named:\n            freed",
-        "        if True:\n            freed",
+        "    dropped = [table for table in old_tables if table not in named]",
+        "    dropped = list(old_tables)",
         f"{PROOFS}guards.py::test_a_sweep_asks_once_more_what_is_needed",
     ),
     guard(
@@ -397,7 +398,7 @@ GUARDS = [
     guard(
         "only our own names are swept",
         "storage/retention.py",
-        "if (_OURS.match(entry.path) or _TEMPORARY.search(entry.path))\n        and",
+        "if (DATA_FILE.fullmatch(entry.path) or TEMPORARY.fullmatch(entry.path))\n        and",
         "if entry.path.startswith('data/')\n        and",
         f"{PROOFS}maintenance.py::test_the_sweep_takes_what_nobody_needs_and_nothing_else",
     ),

@@ -10,6 +10,7 @@ from flows.maintain import MaintainRequest
 from flows.maintain import maintain as run_maintain
 from storage import checkpoints, maintenance, places, releases, retention, transaction
 from storage.commits import Log
+from storage.drafting import drafting
 from storage.errors import CommitConflict, StorageError
 from storage.locks import lock
 from storage.releases import make_live
@@ -39,7 +40,7 @@ def test_a_release_made_live_during_maintenance_is_not_retired(tale, lake):
 def test_no_record_makes_a_retired_release_live(tale, lake):
     """Whatever a caller asks for, the record is refused before it is written."""
     tale.grow(1)
-    with transaction.drafting(lake / "docs") as draft:
+    with drafting(lake / "docs") as draft:
         head = draft.before.head
         retired = tuple(r.model_copy(update={"retired": True}) for r in head.releases)
         record = transaction.succeeding(head, verb="promote", run_id="run", started_at=head.started_at)
