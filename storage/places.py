@@ -6,7 +6,6 @@ have written is durable when they return.
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import re
@@ -16,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from storage.remote import Remote
+from storage.sinks import Sink
 
 Place = Path | Remote
 
@@ -33,24 +33,6 @@ class Entry:
     path: str
     bytes: int
     modified: datetime
-
-
-class Sink(Protocol):
-    """A file that is being written, once, from its beginning; pyarrow writes Parquet into it.
-
-    `finish` makes it whole and durable under its name; without it nothing (whole) is there.
-    """
-
-    size: int
-
-    def write(self, data: bytes) -> int: ...
-    def finish(self) -> str:
-        """Close; the SHA-256 of everything written, in hex."""
-        ...
-
-    def abandon(self) -> None:
-        """Close without a result: the writing failed."""
-        ...
 
 
 def parse(text: str) -> Place:
@@ -204,46 +186,23 @@ def fsync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-class _LocalSink:
-    """Keeps the SHA-256 and size of what goes into a local file."""
-
-    closed = False
-
+class _LocalSink(Sink):
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
         self._file = path.open("xb")
-        self._hash = hashlib.sha256()
-        self.size = 0
 
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        self.size += len(memoryview(data).cast("B"))
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self.size
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
 
     def flush(self) -> None:
         self._file.flush()
 
-    def close(self) -> None:
-        """Pyarrow closes what it wrote to; the file is ready only with `finish`."""
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def finish(self) -> str:
+    def _complete(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         fsync_directory(self._path.parent)
-        return self._hash.hexdigest()
 
     def abandon(self) -> None:
         with contextlib.suppress(OSError):  # on a full disk closing fails, too: it writes what is left

@@ -6,7 +6,6 @@ identity, container or instance role; profiles of `~/.aws` it does not read.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from functools import cache
 from typing import Any
 
 from storage.errors import LakeBusy, StorageError
+from storage.sinks import Sink
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +122,9 @@ class Remote:
         """The file for reading at any position. Raises `FileNotFoundError`."""
         return Input(self, self._head()["size"])
 
-    def sink(self) -> "Sink":
+    def sink(self) -> Sink:
         """The file for writing from its beginning, in place of any that was there."""
-        return Sink(self)
+        return _RemoteSink(self)
 
     def _head(self) -> Any:
         with _explained(self):
@@ -204,53 +204,29 @@ class Input:
         return True
 
 
-class Sink:
+class _RemoteSink(Sink):
     """An object written piece by piece, in parts of `PART` bytes; made by `Remote.sink`.
 
     Nobody sees anything of it before `finish`.
     """
 
-    closed = False
-
     def __init__(self, place: Remote) -> None:
+        super().__init__()
         self._place = place
         self._writer = _obstore().open_writer(
             _store(place.bucket), place.key, buffer_size=PART, max_concurrency=_PARTS_AT_ONCE
         )
-        self._hash = hashlib.sha256()
-        self.size = 0
 
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
+    def _put(self, data: bytes) -> None:
         with _explained(self._place):
             self._writer.write(data)
-        written = memoryview(data).nbytes
-        self.size += written
-        return written
-
-    def tell(self) -> int:
-        return self.size
 
     def flush(self) -> None:
         """A part goes out when it is full; there is nothing to hurry."""
 
-    def close(self) -> None:
-        """Does nothing: pyarrow closes what it wrote to, and the file is ready only with `finish`."""
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def finish(self) -> str:
-        """Make the file whole and durable; the SHA-256 of everything written, in hex."""
+    def _complete(self) -> None:
         with _explained(self._place):
             self._writer.close()
-        return self._hash.hexdigest()
 
     def abandon(self) -> None:
         """End without a file, and take back the parts that were sent.
