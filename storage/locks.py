@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from storage import places, remote
+from storage import leases, places
 from storage.errors import LakeBusy
 from storage.places import Place
 from storage.remote import Remote
@@ -52,7 +52,7 @@ def lock(collection: Place, name: Name, *, wait: float = 0.0) -> Iterator[Lease]
     }
     place = collection / "_locks" / f"{name}.lock"
     if isinstance(place, Remote):
-        with remote.hold(place, owner, wait=wait) as held:
+        with leases.hold(place, owner, wait=wait) as held:
             yield held
         return
     with _local(place, owner, wait) as held:

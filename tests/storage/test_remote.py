@@ -25,7 +25,8 @@ import pytest
 
 from storage import remote
 from storage.errors import LakeBusy, StorageError
-from storage.remote import PART, Remote, hold
+from storage.leases import hold
+from storage.remote import PART, Remote
 from storage.sandbox import lock_down
 
 ROOT = Path(__file__).parents[2]
@@ -400,7 +401,8 @@ def test_a_lease_is_renewed_as_long_as_its_holder_lives(s3):
 
 HOLDER = """
 import sys
-from storage.remote import Remote, hold
+from storage.leases import hold
+from storage.remote import Remote
 with hold(Remote.parse(sys.argv[1]), {"host": "h", "pid": 7, "since": "s"}, wait=0, seconds=0.6) as lease:
     print("held", flush=True)
     sys.stdin.readline()
