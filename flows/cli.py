@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from flows import verbs
 from flows.quiet import quiet_libraries
+from flows.verbs import changing, reading, starting
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -99,22 +99,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 VERBS = {
-    "init": ("write a commented evervec.yaml", verbs.init),
-    "demo": ("the whole story on real data of this machine", verbs.demo),
-    "ingest": ("bring a collection up to date with its source", verbs.ingest),
-    "status": ("coverage, live release, size", verbs.status),
-    "search": ("the nearest items to a text", verbs.search),
-    "sql": ("one read-only DuckDB query over the collections", verbs.sql),
-    "history": ("the versions of a collection", verbs.history),
-    "errors": ("what was rejected, at which stage, and why", verbs.errors),
-    "retry": ("try rejected items again, e.g. after a fix", verbs.retry),
-    "promote": ("make a release the one that readers get", verbs.promote),
-    "rollback": ("make the release before the live one live again", verbs.rollback),
-    "maintain": ("compact, make indexes anew, let old versions go, or purge", verbs.maintain),
-    "doctor": ("verify files, counts, keys, indexes and encoders, or repair", verbs.doctor),
-    "export": ("write the vectors as Parquet, Delta or Lance", verbs.export),
-    "import": ("bring vectors that were made elsewhere", verbs.import_vectors),
-    "deploy": ("register the scheduled runs with a Prefect server", verbs.deploy),
+    "init": ("write a commented evervec.yaml", starting.init),
+    "demo": ("the whole story on real data of this machine", starting.demo),
+    "ingest": ("bring a collection up to date with its source", changing.ingest),
+    "status": ("coverage, live release, size", reading.status),
+    "search": ("the nearest items to a text", reading.search),
+    "sql": ("one read-only DuckDB query over the collections", reading.sql),
+    "history": ("the versions of a collection", reading.history),
+    "errors": ("what was rejected, at which stage, and why", reading.errors),
+    "retry": ("try rejected items again, e.g. after a fix", changing.retry),
+    "promote": ("make a release the one that readers get", changing.promote),
+    "rollback": ("make the release before the live one live again", changing.rollback),
+    "maintain": ("compact, make indexes anew, let old versions go, or purge", changing.maintain),
+    "doctor": ("verify files, counts, keys, indexes and encoders, or repair", changing.doctor),
+    "export": ("write the vectors as Parquet, Delta or Lance", reading.export),
+    "import": ("bring vectors that were made elsewhere", changing.import_vectors),
+    "deploy": ("register the scheduled runs with a Prefect server", starting.deploy),
 }
 
 
