@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
+from flows.arguments import add_arguments
 from flows.quiet import quiet_libraries
 from flows.verbs import changing, reading, starting
 
@@ -127,13 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_globals(parser, top=True)
     found = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
-    made = {}
     for name, (what, run) in VERBS.items():
-        made[name] = found.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-        made[name].set_defaults(run=run)
-        _add_globals(made[name], top=False)
-    _add_options(made)
-    _add_exchange(made)
+        verb = found.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        verb.set_defaults(run=run)
+        _add_globals(verb, top=False)
+        add_arguments(verb, name)
     return parser
 
 
@@ -153,139 +152,3 @@ def _add_globals(parser: argparse.ArgumentParser, *, top: bool) -> None:
         default=False if top else unset,
         help="one JSON object on stdout, all else on stderr",
     )
-
-
-def _add_options(parsers: "dict[str, _Parser]") -> None:
-    for name in ("ingest", "search", "history", "errors", "retry", "promote", "rollback", "maintain"):
-        parsers[name].add_argument("collection", help="a collection of evervec.yaml")
-    parsers["doctor"].add_argument("collection", nargs="?", help="one collection; all if left out")
-    parsers["status"].add_argument("collection", nargs="?", help="one collection; all if left out")
-    for name in ("init", "demo", "ingest", "deploy", "retry", "promote", "rollback", "maintain", "doctor"):
-        parsers[name].add_argument(
-            "--dry-run", "-n", action="store_true", help="say what would be done, do nothing"
-        )
-    parsers["init"].add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: this folder")
-    demo = parsers["demo"]
-    demo.add_argument(
-        "folder", nargs="?", type=Path, metavar="DIR", default=Path("demo"), help="default: ./demo"
-    )
-    demo.add_argument(
-        "--full", action="store_true", help="6,000 documents on Ray instead of 1,500 in-process"
-    )
-    ingest = parsers["ingest"]
-    ingest.add_argument(
-        "--limit", type=_positive, metavar="N", help="pull at most N items; nothing is deleted then"
-    )
-    ingest.add_argument(
-        "--wait", type=_seconds, default=0.0, metavar="S", help="wait S seconds for another writer"
-    )
-    ingest.add_argument("--yes", "-y", action="store_true", help="delete even if much or all would go")
-    for name in ("retry", "maintain", "doctor", "promote", "rollback"):
-        parsers[name].add_argument(
-            "--wait", type=_seconds, default=0.0, metavar="S", help="wait S seconds for another writer"
-        )
-    parsers["promote"].add_argument("release", type=_positive, help="its number; see `evervec history`")
-    for name in ("promote", "rollback"):
-        parsers[name].add_argument(
-            "--complete", action="store_true", help="first encode the items that lack a vector there"
-        )
-        parsers[name].add_argument("--yes", "-y", action="store_true", help="even if items lack one there")
-    doctor = parsers["doctor"]
-    doctor.add_argument("--deep", action="store_true", help="decode every page and compare every vector")
-    doctor.add_argument("--repair", action="store_true", help="mend what can be mended from copies")
-    doctor.add_argument(
-        "--yes", "-y", action="store_true", help="with --repair: let go of data files that are damaged"
-    )
-    maintain = parsers["maintain"]
-    maintain.add_argument("--rebuild-index", action="store_true", help="make the indexes anew from Parquet")
-    maintain.add_argument(
-        "--purge", action="store_true", help="make deletion real: earlier versions cannot be read any more"
-    )
-    maintain.add_argument("--yes", "-y", action="store_true", help="purge without asking")
-    deploy = parsers["deploy"]
-    deploy.add_argument("--yes", "-y", action="store_true", help="take over another project's deployment")
-    search = parsers["search"]
-    search.add_argument("query", nargs="?", help="a text")
-    search.add_argument("-k", type=_positive, default=10, metavar="K", help="items to find (10)")
-    search.add_argument(
-        "--queries", type=Path, metavar="F.jsonl", help='many at once: {"query": "..."} a line'
-    )
-    search.add_argument(
-        "--mode",
-        choices=("vector", "text", "hybrid"),
-        default="vector",
-        help="rank by meaning, by words, or by both (vector)",
-    )
-    search.add_argument("--where", metavar="SQL", help='only chunks for which this holds, e.g. "price < 20"')
-    search.add_argument(
-        "--release",
-        type=_pinned,
-        metavar="N[@V]",
-        help="a release that is not live, or as it was at version V",
-    )
-    parsers["status"].add_argument("--as-of", type=_positive, metavar="V", help="as it was at version V")
-    sql = parsers["sql"]
-    sql.add_argument("--as-of", type=_positive, metavar="V", help="the views as they were at version V")
-    sql.add_argument("query", help="one SELECT or EXPLAIN")
-    sql.add_argument(
-        "--format",
-        choices=("table", "json", "csv", "parquet"),
-        default="table",
-        help="how rows are printed (table)",
-    )
-
-
-def _add_exchange(parsers: "dict[str, _Parser]") -> None:
-    for name in ("export", "import"):
-        parsers[name].add_argument("collection", help="a collection of evervec.yaml")
-        parsers[name].add_argument(
-            "--dry-run", "-n", action="store_true", help="say what would be done, do nothing"
-        )
-    export = parsers["export"]
-    export.add_argument("path", type=Path, metavar="PATH", help="a folder that is not there yet")
-    export.add_argument("--to", choices=("parquet", "delta", "lance"), required=True, help="in which format")
-    export.add_argument("--as-of", type=_positive, metavar="V", help="the collection as it was at version V")
-    export.add_argument("--yes", "-y", action="store_true", help="replace an earlier export")
-    imported = parsers["import"]
-    imported.add_argument(
-        "path", type=Path, metavar="PATH", help="a Parquet or JSONL file, a folder of Parquet, or an export"
-    )
-    imported.add_argument("--id", metavar="COL", help="the column that names each item")
-    imported.add_argument("--vector", metavar="COL", help="the column of the vectors")
-    content = imported.add_mutually_exclusive_group()
-    content.add_argument("--text", metavar="COL", help="the column of the texts")
-    content.add_argument("--uri", metavar="COL", help="where there is no text: the column of the places")
-    imported.add_argument("--chunk", metavar="COL", help="rows are chunks: the column of their numbers")
-    imported.add_argument("--attributes", default="", metavar="A,B", help="further columns to keep")
-    space = imported.add_mutually_exclusive_group()
-    space.add_argument("--encoder", metavar="ENC", help="the encoder of evervec.yaml that made the vectors")
-    space.add_argument("--space", metavar="NAME", help="their space, if that encoder is not at hand")
-    imported.add_argument(
-        "--wait", type=_seconds, default=0.0, metavar="S", help="wait S seconds for another writer"
-    )
-    imported.add_argument(
-        "--yes", "-y", action="store_true", help="even if they are a little off the encoder's own"
-    )
-
-
-def _pinned(text: str) -> tuple[int, int | None]:
-    release, at, version = text.partition("@")
-    if not release.isdecimal() or (at and not version.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a release N, or N@V with a version, got {text!r}")
-    return _positive(release), _positive(version) if version else None
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e9:
-        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
-    return number
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
