@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage import arrays, ordered, parquet, places, views
+from storage import delta, ordered, places, views
 from storage.errors import StorageError
-from storage.parquet import ROW_GROUP, DataFile
+from storage.parquet import ROW_GROUP
 from storage.places import Place
-from storage.remote import Remote
-from storage.schemas import TIMESTAMP, Kind, items_schema, vectors_schema
+from storage.schemas import TIMESTAMP, items_schema, vectors_schema
 from storage.snapshot import Snapshot
 from storage.views import Bound
 
@@ -42,7 +40,6 @@ _PARTS = {CHUNKS, ITEMS, MANIFEST, *_OF_DELTA, *_OF_LANCE}
 """What lies in an export: two folders of Parquet files, and what it was made from."""
 
 _STALE_SECONDS = 3600.0
-_COPIED_AT_ONCE = 2**24
 
 
 class Manifest(BaseModel):
@@ -205,6 +202,14 @@ def _lance(lake: Place, one: Bound, folder: Path) -> Exported:
     return done
 
 
+def _delta(lake: Place, one: Bound, folder: Path) -> Exported:
+    release = one.head.live
+    items, some = delta.write(one.snapshot, "items", None, items_schema(_attributes(one)), folder / "items")
+    schema = vectors_schema(release.dim)
+    rows, more = delta.write(one.snapshot, "vectors", release.space_id, schema, folder / "vectors")
+    return Exported(rows, items, some + more)
+
+
 class _Parts:
     """Parquet files `part-00000.parquet`, … of bounded size in a new folder."""
 
@@ -331,118 +336,3 @@ def _chunk_schema(one: Bound) -> pa.Schema:
             ("vector", pa.list_(pa.float32(), one.head.live.dim)),
         ]
     )
-
-
-def _delta(lake: Place, one: Bound, folder: Path) -> Exported:
-    release = one.head.live
-    items, some = _delta_table(one, "items", None, items_schema(_attributes(one)), folder / "items")
-    rows, more = _delta_table(
-        one, "vectors", release.space_id, vectors_schema(release.dim), folder / "vectors"
-    )
-    return Exported(rows, items, some + more)
-
-
-def _delta_table(
-    one: Bound, kind: Kind, space: str | None, schema: pa.Schema, folder: Path
-) -> tuple[int, int]:
-    """Make a Delta table of the live rows of some files; rows, and how many files were linked."""
-    try:
-        from deltalake import Schema
-        from deltalake.transaction import AddAction, create_table_with_add_actions
-    except ImportError as error:
-        raise StorageError(
-            f"an export to Delta needs a package that is missing ({error}); pip install 'evervec[delta]'"
-        ) from None
-    folder.mkdir()
-    target = _for_delta(schema)
-    adds, rows, linked = [], 0, 0
-    for file in one.snapshot.files(kind, space):
-        found = parquet.schema(one.snapshot.root, file)
-        as_it_is = file.path not in one.snapshot.masked and target == schema and found.equals(schema)
-        if as_it_is:
-            added = file.model_copy(update={"path": file.path.rpartition("/")[2]})
-            linked += _linked(one.snapshot.root / file.path, folder / added.path)
-        else:
-            added = _rewritten(one.snapshot, file, target, folder)
-        if added.rows:
-            facts = (folder / added.path).stat()
-            stats = json.dumps({"numRecords": added.rows})
-            modified = facts.st_mtime_ns // 1_000_000
-            adds.append(AddAction(added.path, facts.st_size, {}, modified, True, stats))
-            rows += added.rows
-    # should others append: the bounds of texts do not belong into the log of a table
-    keys = {"delta.dataSkippingStatsColumns": "item_id"}
-    create_table_with_add_actions(str(folder), Schema.from_arrow(target), adds, configuration=keys)
-    return rows, linked
-
-
-def _linked(source: Place, target: Path) -> bool:
-    """Link a data file, or copy it where that cannot be; both sides never change it."""
-    if isinstance(source, Remote):
-        with target.open("xb") as file:
-            given = source.open_input()
-            while piece := given.read(_COPIED_AT_ONCE):
-                file.write(piece)
-        return False
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
-        return False
-    return True
-
-
-def _rewritten(snapshot: Snapshot, file: DataFile, schema: pa.Schema, folder: Path) -> DataFile:
-    """A new file of the live rows of a data file, with the columns of `schema`."""
-    masked = snapshot.masked.get(file.path, np.empty(0, np.int64))
-    names = [n for n in schema.names]
-    with parquet.Writer(folder.parent, folder.name, schema) as writer:
-        at = 0
-        for batch in parquet.batches(snapshot.root, file, names):
-            live = ~np.isin(np.arange(at, at + batch.num_rows), masked)
-            at += batch.num_rows
-            rows = batch.filter(arrays.from_numpy(live, pa.bool_()))
-            writer.write(_conformed(rows, schema))
-    written = writer.written()
-    if not written.rows:
-        (folder.parent / written.path).unlink()
-    return written.model_copy(update={"path": written.path.rpartition("/")[2]})
-
-
-def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with the columns, attributes and types of `schema`: null where a file has none."""
-    columns = []
-    for field in schema:
-        if field.name == "attributes":
-            columns.append(arrays.conformed(rows, field.type))
-        else:
-            columns.append(rows[field.name].cast(field.type, safe=False))
-    return pa.table(columns, schema=schema)
-
-
-def _for_delta(schema: pa.Schema) -> pa.Schema:
-    """The schema with attribute types that Delta has: its own readers fail on, or distort, the others."""
-    if "attributes" not in schema.names:
-        return schema
-    at = schema.get_field_index("attributes")
-    return schema.set(at, schema.field(at).with_type(_delta_type(schema.field(at).type)))
-
-
-def _delta_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_struct(kind):
-        return pa.struct([f.with_type(_delta_type(f.type)) for f in kind])
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        inner = _delta_type(kind.value_type)
-        return kind if inner == kind.value_type else pa.list_(inner)
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", tz="UTC" if kind.tz else None)
-    if pa.types.is_time(kind) or pa.types.is_decimal256(kind) or pa.types.is_null(kind):
-        return pa.string()
-    wider = {
-        pa.uint8(): pa.int16(),
-        pa.uint16(): pa.int32(),
-        pa.uint32(): pa.int64(),
-        pa.uint64(): pa.decimal128(20, 0),
-        pa.float16(): pa.float32(),
-    }
-    return wider.get(kind, kind)
