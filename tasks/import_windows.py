@@ -1,10 +1,8 @@
 """Items with vectors made elsewhere go in by windows, each compared with what the collection has."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +13,14 @@ from storage import arrays, foreign, ordered, transaction
 from storage.commits import Counts
 from storage.indexing import index_table
 from storage.locks import Lease
-from storage.schemas import ITEM_COLUMNS, REJECTS, SHORT_HASH, items_schema
+from storage.schemas import ITEM_COLUMNS, SHORT_HASH, items_schema
 from storage.snapshot import Snapshot
 from tasks import canaries, rows
 from tasks.diff import attributes_hashes
 from tasks.encode import CHUNKS, opened
 from tasks.errors import RunFailed
 from tasks.import_items import Assembler, Batch
+from tasks.import_rejects import Rejects
 from tasks.import_rows import Gathered
 from tasks.imports import Job
 from tasks.progress import Progress
@@ -66,7 +65,7 @@ def land(
     if job.encoder is not None and job.release.release not in known and not dry_run:
         job = replace(job, release=canaries.noted(snapshot.root, job.release, opened(*job.encoder)))
     landed = Landed(snapshot.version)
-    pending = _Rejects(snapshot, run_id)
+    pending = Rejects(snapshot, run_id)
     total = gathered.aside.count("good")
     done = 0
     for items, chunks in _pieces(job, gathered):
@@ -104,62 +103,11 @@ def _pieces(job: Job, gathered: Gathered) -> Iterator[tuple[pa.Table | None, pa.
             yield None, chunks.sort_by([("item_id", "ascending"), ("chunk", "ascending")])
 
 
-class _Rejects:
-    """Rejects of a run that are yet to be written; those that stand with the same reason are only counted."""
-
-    def __init__(self, snapshot: Snapshot, run_id: str) -> None:
-        self._run_id, self._now = run_id, datetime.now(UTC)
-        self.count = 0
-        self.reasons: Counter[str] = Counter()
-        self.standing: dict[str, tuple[str, bytes | None]] = {}
-        for _, _, table in snapshot.read("rejects", ["item_id", "uri", "reason", "content_hash"]):
-            for row in table.to_pylist():
-                self.standing[row["item_id"] or row["uri"]] = (row["reason"], row["content_hash"])
-        self._new: list[dict[str, Any]] = []
-
-    def add(self, item_id: str | None, uri: str, stage: str, reason: str, error_type: str) -> None:
-        """Note a reject. It has no content hash, lest an ingest takes the item for one it need not try."""
-        self.count += 1
-        self.reasons[reason] += 1
-        if self.standing.get(item_id or uri, ("",))[0] != reason:
-            self._new.append(
-                {
-                    "item_id": item_id,
-                    "uri": uri,
-                    "stage": stage,
-                    "reason": reason,
-                    "error_type": error_type,
-                    "content_hash": None,
-                    "run_id": self._run_id,
-                    "rejected_at": self._now,
-                }
-            )
-
-    def add_table(self, refused: pa.Table) -> None:
-        for row in refused.drop_columns(["place"]).to_pylist():
-            self.add(**row)
-
-    def resolved(self, item_ids: list[str]) -> list[str]:
-        """Those of the items whose standing reject an earlier import left."""
-        return [i for i in item_ids if i in self.standing and self.standing[i][1] is None]
-
-    @property
-    def any_new(self) -> bool:
-        """Whether any is yet to be written."""
-        return bool(self._new)
-
-    def put_into(self, window: transaction.Window) -> transaction.Window:
-        """The window with the rejects that are yet to be written."""
-        rejects, self._new = pa.Table.from_pylist(self._new, schema=REJECTS), []
-        counts = window.counts + Counts(rejected=rejects.num_rows)
-        return replace(window, rejects=rejects, counts=counts)
-
-
 class _Comparison:
     """One window: what the collection has already, and what it gets."""
 
     def __init__(
-        self, job: Job, snapshot: Snapshot, batch: Batch, rejects: _Rejects, landed: Landed, run_id: str
+        self, job: Job, snapshot: Snapshot, batch: Batch, rejects: Rejects, landed: Landed, run_id: str
     ) -> None:
         self._job, self._snapshot, self._batch = job, snapshot, batch
         self._rejects, self._landed, self._run_id = rejects, landed, run_id
