@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+TWO := -n 2 --dist worksteal --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-gpu check bench clean
@@ -21,10 +22,10 @@ demo: install  ## the whole story on real data of this machine, in ./demo
 	$(BIN)/evervec demo demo
 
 test: install  ## the tests that every change must pass (under 4 minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 test-slow: install  ## crash, server and soak lanes (under 12 minutes)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(TWO) -m slow
 
 test-gpu: install  ## what needs a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -1,6 +1,7 @@
 """Every verb on a collection larger than the memory that it may have, which the benchmark limits."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 from tests.benchmarks import corpus
 
-ROWS, DIM, LIMIT_MB = 300_000, 768, 1_200
+ROWS, DIM, LIMIT_MB = 900_000, 768, 2_500
 EVERVEC = str(Path(sys.executable).with_name("evervec"))
 
 
@@ -58,8 +59,12 @@ def _timed(command: list[str], *, limited: bool) -> float:
         if limited:  # a large ingest runs on Ray, which reserves memory for itself beforehand
             resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_MB << 20, LIMIT_MB << 20))
 
+    # the default pool of pyarrow maps a GiB at a time, which the limit would count though nothing is in it
+    environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
     began = time.perf_counter()
-    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, preexec_fn=limit, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return round(time.perf_counter() - began, 2)
