@@ -7,7 +7,7 @@ import regex
 
 from encoders.errors import EncoderUnusable, Unchunkable
 from encoders.protocol import Tokenizer, Tokens
-from encoders.spec import Chunking
+from encoders.spec import TokenChunking
 
 _CLUSTER = regex.compile(r"\X")
 _LOOK_BACK = 64
@@ -16,7 +16,7 @@ _LOOK_BACK = 64
 class Chunker:
     """Applies a chunking."""
 
-    def __init__(self, chunking: Chunking, tokenizer: Tokenizer, prompt: str = "") -> None:
+    def __init__(self, chunking: TokenChunking, tokenizer: Tokenizer, prompt: str = "") -> None:
         self._tokenizer = tokenizer
         reserved = tokenizer.special_tokens + (tokenizer.count([prompt])[0] if prompt else 0)
         self.budget = chunking.max_tokens - reserved

@@ -4,6 +4,7 @@ EncoderError
 ├── EncoderNotFound      no model where the spec points
 ├── EncoderUnusable      a model is there, but not one that can be loaded safely or as declared
 └── RowError             one input cannot be used; carries the stage it failed in
+    ├── Unreadable       raw media that is gone, or not what was listed any more (stage pull)
     ├── Undecodable      bytes that are no text (stage decode)
     ├── Unchunkable      text without a single token (stage chunk)
     └── BadVector        the encoder gave NaN, infinite, zero or wrongly shaped numbers (stage encode)
@@ -32,6 +33,12 @@ class RowError(EncoderError):
     """One row cannot be used: it becomes a reject with this stage, the others go on."""
 
     stage: ClassVar[Stage]
+
+
+class Unreadable(RowError):
+    """The content that was listed cannot be read any more."""
+
+    stage = "pull"
 
 
 class Undecodable(RowError):

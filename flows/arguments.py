@@ -101,6 +101,8 @@ _TAKEN: dict[str, tuple[_Argument | _OneOf, ...]] = {
         _COLLECTION,
         _taken("query", nargs="?", help="a text"),
         _taken("-k", type=_positive, default=10, metavar="K", help="items to find (10)"),
+        _taken("--image", type=Path, metavar="F", help="search with an image instead"),
+        _taken("--audio", type=Path, metavar="F", help="search with a sound instead"),
         _taken("--queries", type=Path, metavar="F.jsonl", help='many at once: {"query": "..."} a line'),
         _taken(
             "--mode",
@@ -115,6 +117,7 @@ _TAKEN: dict[str, tuple[_Argument | _OneOf, ...]] = {
             metavar="N[@V]",
             help="a release that is not live, or as it was at version V",
         ),
+        _flag("--open", help="show the hits in the browser"),
     ),
     "sql": (
         _taken("--as-of", type=_positive, metavar="V", help="the views as they were at version V"),

@@ -104,7 +104,7 @@ VERBS = {
     "demo": ("the whole story on real data of this machine", starting.demo),
     "ingest": ("bring a collection up to date with its source", changing.ingest),
     "status": ("coverage, live release, size", reading.status),
-    "search": ("the nearest items to a text", reading.search),
+    "search": ("the nearest items to a text, image or sound", reading.search),
     "sql": ("one read-only DuckDB query over the collections", reading.sql),
     "history": ("the versions of a collection", reading.history),
     "errors": ("what was rejected, at which stage, and why", reading.errors),

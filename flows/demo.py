@@ -151,7 +151,7 @@ def _clear(folder: Path) -> None:
 
 def _write_corpus(folder: Path, count: int) -> int:
     """One text file a docstring, spread evenly over the standard library."""
-    source = open_source(DocstringsSource(kind="docstrings"), {})
+    source = open_source(DocstringsSource(kind="docstrings"), "text", {})
     found: dict[str, bytes] = {}
     for pulled in source.pull(None):
         for item_id, content in zip(

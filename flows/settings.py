@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.project import Project
+from tasks.project import Project, TableSource
 
 FILE = "evervec.yaml"
 TEMPLATE = """\
@@ -121,6 +121,9 @@ def _absolute(project: Project) -> Project:
         source = collection.source
         if source is not None and source.kind != "docstrings":
             source = source.model_copy(update={"path": root / source.path.expanduser()})
+        if isinstance(source, TableSource) and source.media is not None:
+            files = root / source.root.expanduser() if source.root else source.path.parent
+            source = source.model_copy(update={"root": files})
         collections[name] = collection.model_copy(update={"source": source})
     encoders = {}
     for name, spec in project.encoders.items():

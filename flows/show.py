@@ -84,9 +84,13 @@ def ingest_sentences(name: str, report: "IngestReport") -> list[str]:
 
 def hit_rows(found: "Found") -> list[dict[str, Any]]:
     """Hits as rows of a table for a person."""
-    return [
-        {"rank": h.rank, "score": round(h.score, 4), "item": h.item_id, "text": h.text} for h in found.hits
-    ]
+    rows = []
+    for hit in found.hits:
+        row: dict[str, Any] = {"rank": hit.rank, "score": round(hit.score, 4), "item": hit.item_id}
+        if found.modality == "audio":
+            row["seconds"] = f"{hit.chunk_start / 1000:.1f}–{hit.chunk_end / 1000:.1f}"
+        rows.append({**row, "text": hit.text} if found.modality == "text" else {**row, "uri": hit.uri})
+    return rows
 
 
 def next_command(command: str) -> None:

@@ -12,7 +12,7 @@ import re
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 _SEAL, _BODY = b'{"checksum":"', b'","record":'
 _NUMBERED = re.compile(r"^[0-9]{20}\.json$")
 _BODY_AT = len(_SEAL) + 64 + len(_BODY)
+
+
+Modality = Literal["text", "image", "audio"]
 
 
 class _Record(BaseModel):
@@ -122,6 +125,7 @@ class Commit(_Record):
     total_rejects: int
     spaces: dict[str, Origins]
     attributes: dict[str, str]
+    modality: Modality = "text"
     indexes: dict[str, IndexVersion]
     releases: tuple[Release, ...]
     live_release: int
@@ -173,7 +177,9 @@ def succeeding(head: Commit | None, *, verb: str, run_id: str, started_at: datet
             releases=(),
             live_release=0,
         )
-    carried = ("total_items", "total_rejects", "spaces", "attributes", "releases", "live_release")
+    carried = (
+        "total_items", "total_rejects", "spaces", "attributes", "modality", "releases", "live_release",
+    )  # fmt: skip
     kept = {name: getattr(head, name) for name in (*carried, "offset", "readable_from", "purged_at")}
     indexes = {space: index.model_copy(update={"files": ()}) for space, index in head.indexes.items()}
     return Commit(**fresh, **kept, indexes=indexes)

@@ -24,7 +24,7 @@ from storage import delta, ordered, places, views
 from storage.errors import StorageError
 from storage.parquet import ROW_GROUP
 from storage.places import Place
-from storage.schemas import TIMESTAMP, items_schema, vectors_schema
+from storage.schemas import MEDIA, TIMESTAMP, items_schema, vectors_schema
 from storage.snapshot import Snapshot
 from storage.views import Bound
 
@@ -204,7 +204,8 @@ def _lance(lake: Place, one: Bound, folder: Path) -> Exported:
 
 def _delta(lake: Place, one: Bound, folder: Path) -> Exported:
     release = one.head.live
-    items, some = delta.write(one.snapshot, "items", None, items_schema(_attributes(one)), folder / "items")
+    schema = items_schema(_attributes(one), one.head.modality)
+    items, some = delta.write(one.snapshot, "items", None, schema, folder / "items")
     schema = vectors_schema(release.dim)
     rows, more = delta.write(one.snapshot, "vectors", release.space_id, schema, folder / "vectors")
     return Exported(rows, items, some + more)
@@ -255,10 +256,11 @@ def _rows(lake: Place, one: Bound, folder: Path) -> Iterator[tuple[pa.Table, pa.
     item_schema, chunk_schema = _item_schema(one), _chunk_schema(one)
     spill = folder / "spilled"
     release = one.head.live
+    media = "" if one.head.modality == "text" else "media, "
     with ordered.sorting(lake, spill) as first, ordered.sorting(lake, spill) as second:
         of_items = ordered.stream(
             first,
-            "SELECT item_id, modality, uri, text, bytes, lower(hex(content_hash)) AS content_hash, "
+            f"SELECT item_id, modality, uri, text, bytes, {media}lower(hex(content_hash)) AS content_hash, "
             f"{_flat(one)}stale_since, observed_at FROM {views.relation(first, one, 'items')} i "
             "ORDER BY item_id",
             ordered.BATCH // 8,  # texts can be long
@@ -285,7 +287,8 @@ def _chunks(items: pa.Table, chunks: pa.Table, schema: pa.Schema, space_id: str)
     texts = items["text"].to_pylist()
     spans = zip(parents, chunks["chunk_start"].to_pylist(), chunks["chunk_end"].to_pylist(), strict=True)
     cut = [None if texts[row] is None else texts[row][a:b] for row, a, b in spans]
-    own = items.drop_columns(["item_id", "text", "bytes"]).take(pa.array(parents, pa.int64()))
+    kept = [n for n in items.column_names if n not in ("item_id", "text", "bytes", "media")]
+    own = items.select(kept).take(pa.array(parents, pa.int64()))
     columns = {name: chunks[name] for name in chunks.column_names}
     columns |= {name: own[name] for name in own.column_names}
     columns["text"] = pa.array(cut, pa.large_string())
@@ -309,6 +312,7 @@ def _item_schema(one: Bound) -> pa.Schema:
             ("uri", pa.string()),
             ("text", pa.large_string()),
             ("bytes", pa.int64()),
+            *([] if one.head.modality == "text" else [("media", MEDIA)]),
             ("content_hash", pa.string()),
             *_attributes(one),
             ("stale_since", TIMESTAMP),

@@ -170,9 +170,9 @@ def _require_rows(path: Place, found: int, file: DataFile) -> None:
 def _present(path: Place, found: pa.Schema, columns: Sequence[str] | None) -> list[str] | None:
     """Those of the columns that the file has.
 
-    A flipped bit in the footer renames or retypes a column: only attributes may be missing.
+    A flipped bit in the footer renames or retypes a column: only those may be missing that need not be there.
     """
-    missing = [c for c in columns or () if c != "attributes" and c not in found.names]
+    missing = [c for c in columns or () if c not in ("attributes", "media") and c not in found.names]
     vector = found.field("vector").type if "vector" in (columns or ()) and not missing else None
     if missing or (vector is not None and not pa.types.is_fixed_size_list(vector)):
         what = f"lacks column {missing[0]!r}" if missing else "has vectors of another type"

@@ -11,7 +11,7 @@ import pyarrow as pa
 FORMAT = 2
 """Number of the layout of commit records, written into each; `migrations.py` reads earlier ones."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of the row schemas below, written into every commit record. A new column raises it."""
 
 Kind = Literal["items", "vectors", "rejects", "deletes"]
@@ -22,9 +22,23 @@ CONTENT_HASH = pa.binary(32)
 SHORT_HASH = pa.binary(16)
 
 ITEM_COLUMNS = (
-    "item_id", "modality", "uri", "text", "bytes", "content_hash", "attributes_hash",
+    "item_id", "modality", "uri", "text", "bytes", "media", "content_hash", "attributes_hash",
     "attributes", "stale_since", "observed_at", "run_id",
 )  # fmt: skip
+
+SHOWN_COLUMNS = ("start_seconds", "end_seconds")
+"""What the view of an audio collection has besides."""
+
+MEDIA = pa.struct(
+    [
+        ("format", pa.string()),
+        ("width", pa.int32()),  # pixels, as shown
+        ("height", pa.int32()),
+        ("seconds", pa.float64()),
+        ("rate", pa.int32()),  # samples a second
+        ("channels", pa.int32()),
+    ]
+)
 
 VIEW_SUFFIXES = ("_items", "_vectors", "_rejects", "_versions")
 """The SQL views of a collection C beside C itself."""
@@ -53,14 +67,21 @@ DELETES = pa.schema(
 )
 
 
-def items_schema(attributes: pa.StructType) -> pa.Schema:
-    """Schema of `data/items`; without attributes there is no such column (Parquet has no empty struct)."""
+def items_schema(attributes: pa.StructType, modality: str = "text") -> pa.Schema:
+    """Schema of `data/items`.
+
+    Without attributes there is no such column (Parquet has no empty struct), nor `media` for texts.
+    """
+    without = {"media"} if modality == "text" else set()
+    if attributes.num_fields == 0:
+        without.add("attributes")
     fields = [
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("modality", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("text", pa.large_string()),  # null for media
         pa.field("bytes", pa.int64(), nullable=False),  # size of the raw content
+        pa.field("media", MEDIA),  # null for what was imported
         pa.field("content_hash", CONTENT_HASH, nullable=False),
         pa.field("attributes_hash", SHORT_HASH, nullable=False),
         pa.field("attributes", attributes),
@@ -68,9 +89,7 @@ def items_schema(attributes: pa.StructType) -> pa.Schema:
         pa.field("observed_at", TIMESTAMP, nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
     ]
-    if attributes.num_fields == 0:
-        fields = [f for f in fields if f.name != "attributes"]
-    return pa.schema(fields)
+    return pa.schema([f for f in fields if f.name not in without])
 
 
 def vectors_schema(dim: int) -> pa.Schema:
@@ -79,7 +98,7 @@ def vectors_schema(dim: int) -> pa.Schema:
         [
             pa.field("item_id", pa.string(), nullable=False),
             pa.field("chunk_no", pa.int32(), nullable=False),
-            pa.field("chunk_start", pa.int64(), nullable=False),  # code points (text)
+            pa.field("chunk_start", pa.int64(), nullable=False),  # code points (text), milliseconds (audio)
             pa.field("chunk_end", pa.int64(), nullable=False),
             pa.field("chunk_hash", SHORT_HASH, nullable=False),
             pa.field("origin", pa.string(), nullable=False),  # encoded, mapped, imported

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
@@ -61,15 +62,62 @@ def scan(path: Path, columns: Sequence[str], binary: Sequence[str], batch_rows: 
 def _parquet(path: Path, columns: list[str], binary: set[str], batch_rows: int) -> Iterator[Batch]:
     try:
         with pq.ParquetFile(path) as file:
-            _require(path, columns, file.schema_arrow.names)
+            present = file.schema_arrow.names
+            _require(path, [c if c in present else c.partition(".")[0] for c in columns], present)
             first = 1
             for batch in file.iter_batches(batch_rows, columns=columns):
-                table = pa.Table.from_batches([batch]).select(columns)
+                found = pa.Table.from_batches([batch])
+                table = pa.table({name: _field(found, name) for name in columns})
                 numbers = arrays.from_numpy(np.arange(first, first + table.num_rows), pa.int64())
                 first += table.num_rows
                 yield Batch(_as_binary(path, table, binary), numbers)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableTable(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def cells(path: Path, column: str, first: int, at_once: int) -> Iterator[tuple[int, pa.Array]]:
+    """Values of a binary column, `at_once` at a time, with the number of their first row.
+
+    They come from about row `first` (from 1) on: whole row groups before it are skipped. Raises `OSError`
+    if the file cannot be read any more.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            row, groups = 1, list(range(file.num_row_groups))
+            while groups and row + file.metadata.row_group(groups[0]).num_rows <= first:
+                row += file.metadata.row_group(groups.pop(0)).num_rows
+            for batch in file.iter_batches(at_once, row_groups=groups, columns=[column]):
+                values = _field(pa.Table.from_batches([batch]), column).combine_chunks()
+                begin, row = row, row + len(values)
+                if row > first:
+                    yield begin, values
+    except pa.ArrowException as error:
+        raise OSError(f"not a readable Parquet file: {error}") from error
+
+
+def is_binary(path: Path, column: str) -> bool:
+    """Whether a column holds bytes, not texts; only Parquet files have such columns."""
+    if SUFFIXES.get(path.suffix.lower()) != "parquet" or not path.is_file():
+        return False
+    try:
+        with pq.ParquetFile(path) as file:
+            empty = file.schema_arrow.empty_table()
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableTable(f"{path} is not a readable Parquet file: {error}") from error
+    _require(path, [column.partition(".")[0]], empty.column_names)
+    kind = _field(empty, column).type
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _field(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column, or a field `struct.field` of one."""
+    if name in table.column_names:
+        return table[name]
+    outer, _, inner = name.partition(".")
+    struct = table[outer]
+    if not pa.types.is_struct(struct.type) or inner not in struct.type.names:
+        raise UnreadableTable(f"column {outer!r} is {struct.type} and has no field {inner!r}")
+    return pc.struct_field(struct, inner)
 
 
 def _as_binary(path: Path, table: pa.Table, binary: set[str]) -> pa.Table:

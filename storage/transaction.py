@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import arrays, indexing, parquet
-from storage.commits import Commit, Counts, IndexVersion, Origins, Release, succeeding
+from storage.commits import Commit, Counts, IndexVersion, Modality, Origins, Release, succeeding
 from storage.drafting import discard, drafting
 from storage.errors import CommitConflict, Damaged
 from storage.locks import Lease
@@ -49,6 +49,7 @@ class Window:
     started_at: datetime
     release: Release
     attributes: pa.StructType
+    modality: Modality = "text"
     items: pa.Table | None = None
     vectors: dict[str, pa.Table] = field(default_factory=dict)
     refreshed: pa.Table | None = None
@@ -252,6 +253,7 @@ def _record(before: Snapshot, window: Window, masks: _Masks) -> Commit:
             "total_rejects": rejects,
             "spaces": _origins(before, window, masks),
             "attributes": {f.name: str(f.type) for f in window.attributes},
+            "modality": head.modality if head else window.modality,
             "releases": releases,
             "live_release": head.live_release if head else window.release.release,
             "offset": window.offset if window.offset is not None or head is None else head.offset,

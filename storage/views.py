@@ -64,7 +64,7 @@ def bind(connection: Any, one: Bound) -> None:
     name = one.name
     flat = _flat(one)
     connection.execute(
-        f"CREATE VIEW {quoted(name + '_items')} AS SELECT item_id, modality, uri, text, bytes, "
+        f"CREATE VIEW {quoted(name + '_items')} AS SELECT item_id, modality, uri, text, bytes{_media(one)}, "
         f"lower(hex(content_hash)) AS content_hash{flat}, stale_since, observed_at, run_id "
         f"FROM {relation(connection, one, 'items')} i"
     )
@@ -100,10 +100,13 @@ def chunks(connection: Any, one: Bound) -> str:
             f"NULL::FLOAT[{dim}] AS vector FROM {theirs} {missing}"
         )
         shown.append(theirs)
+    seconds = ""
+    if one.head.modality == "audio":
+        seconds = ", v.chunk_start / 1000 AS start_seconds, v.chunk_end / 1000 AS end_seconds"
     return (
-        "SELECT v.item_id, v.chunk_no, v.chunk_start, v.chunk_end, "
+        f"SELECT v.item_id, v.chunk_no, v.chunk_start, v.chunk_end{seconds}, "
         "substring(i.text, v.chunk_start + 1, v.chunk_end - v.chunk_start) AS text, i.uri, i.modality"
-        f"{_flat(one)}, v.space_id, v.origin, v.vector, i.stale_since, i.observed_at, v.run_id "
+        f"{_media(one)}{_flat(one)}, v.space_id, v.origin, v.vector, i.stale_since, i.observed_at, v.run_id "
         f"FROM ({' UNION ALL '.join(parts)}) v JOIN {items} i ON i.item_id = v.item_id"
     )
 
@@ -161,6 +164,10 @@ def quoted_text(text: str) -> str:
     return text.replace("'", "''")
 
 
+def _media(one: Bound) -> str:
+    return "" if one.head.modality == "text" else ", i.media"
+
+
 def _flat(one: Bound) -> str:
     return "".join(f", i.attributes.{quoted(a)} AS {quoted(a)}" for a in one.head.attributes)
 
@@ -197,7 +204,7 @@ def _parquet(
 def _empty(connection: Any, one: Bound, kind: Kind, space: str | None) -> str:
     fields = [(n, pa.string()) for n in one.head.attributes]
     schemas = {
-        "items": items_schema(pa.struct(fields)),
+        "items": items_schema(pa.struct(fields), one.head.modality),
         "vectors": vectors_schema(one.head.live.dim),
         "rejects": REJECTS,
     }

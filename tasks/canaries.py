@@ -4,16 +4,17 @@ Encoded again they show whether the encoder of a release still writes into its s
 covers the files, but not the libraries, the machine, or a file that changed under its remembered hash.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.catalog import describe, open_encoder
+from encoders.catalog import Device, describe, open_preparer
 from encoders.errors import EncoderError
 from encoders.files import HashCache
-from encoders.protocol import Encoder
 from encoders.spec import EncoderFacts, EncoderSpec
 from storage import arrays, parquet
 from storage.commits import Release
@@ -22,7 +23,11 @@ from storage.findings import Finding
 from storage.parquet import DataFile
 from storage.places import Place
 from storage.snapshot import Snapshot
+from tasks.calls import opened, opened_media
 from tasks.project import Project
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SAME = 0.999
 """Cosine of a canary to its stored vector below which the space is another one.
@@ -45,34 +50,74 @@ _TEXTS = (
 )
 
 
-def texts() -> tuple[str, ...]:
-    """The fixed inputs, in several languages and scripts. What is stored names its own: these may change."""
-    return _TEXTS
+_MEDIA = tuple(f"canary {number}" for number in range(8))
 
 
-def make(encoder: Encoder) -> np.ndarray:
-    """The canaries as documents of an encoder, float32 (n, dim), in the order of `texts`."""
-    return encoder.encode(_TEXTS)
+def names(facts: EncoderFacts) -> tuple[str, ...]:
+    """The fixed inputs: texts in several languages and scripts; names of images or sounds made from them.
+
+    What is stored names its own: these may change.
+    """
+    return _TEXTS if facts.modality == "text" else _MEDIA
 
 
-def store(root: Place, matrix: np.ndarray) -> DataFile:
-    """Write what `make` gave below the collection in `root`, for `Release.canaries`; durable on return."""
+def make(
+    spec: EncoderSpec, facts: EncoderFacts, inputs: Sequence[str], device: Device | None = None
+) -> np.ndarray:
+    """The vectors of some inputs as documents of an encoder, float32 (n, dim), in their order."""
+    if facts.modality == "text":
+        return opened(spec, facts, device=device).encode(inputs)
+    preparer = open_preparer(spec, facts)
+    decoded = [_image(n) if facts.modality == "image" else _sound(n, preparer.rate) for n in inputs]
+    return opened_media(spec, facts, device=device).encode([preparer.prepare(one) for one in decoded])
+
+
+def _image(name: str) -> "Image.Image":
+    """A picture of soft colours with some grain, always the same for a name."""
+    from PIL import Image
+
+    random = _random(name)
+    soft = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
+        (160, 160), Image.Resampling.BICUBIC
+    )
+    grain = random.integers(-12, 13, (160, 160, 3))
+    return Image.fromarray(np.clip(np.asarray(soft).astype(int) + grain, 0, 255).astype(np.uint8))
+
+
+def _sound(name: str, rate: int) -> np.ndarray:
+    """Two seconds of a few tones with some noise, always the same for a name and a rate."""
+    random = _random(name)
+    time = np.arange(2 * rate) / rate
+    tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in random.uniform(80, 0.4 * rate, 4))
+    noisy: np.ndarray = (0.2 * tones + 0.02 * random.standard_normal(len(time))).astype(np.float32)
+    return noisy
+
+
+def _random(name: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+
+
+def store(root: Place, inputs: Sequence[str], matrix: np.ndarray) -> DataFile:
+    """Write what `make` gave for some inputs below the collection in `root`; durable on return."""
     dim = matrix.shape[1]
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), dim)
-    table = pa.table({"text": pa.array(_TEXTS, pa.string()), "vector": vectors})
+    table = pa.table({"text": pa.array(inputs, pa.string()), "vector": vectors})
     return parquet.write(root, FOLDER, table)
 
 
-def noted(root: Place, release: Release, encoder: Encoder) -> Release:
+def noted(
+    root: Place, release: Release, spec: EncoderSpec, facts: EncoderFacts, device: Device | None = None
+) -> Release:
     """The release with canaries made now; to be called once, before its first window is committed.
 
     A run that dies before leaves a file that no version names, and that `evervec maintain` removes.
     """
-    return release.model_copy(update={"canaries": store(root, make(encoder))})
+    inputs = names(facts)
+    return release.model_copy(update={"canaries": store(root, inputs, make(spec, facts, inputs, device))})
 
 
 def stored(snapshot: Snapshot, release: Release) -> tuple[list[str], np.ndarray]:
-    """Texts and the vectors that the release's encoder once gave for them, float32 (n, dim).
+    """Inputs and the vectors that the release's encoder once gave for them, float32 (n, dim).
 
     A release without canaries of its own (of an older lake, or whose file was lost) has up to eight
     chunks that it encoded. Raises `Damaged`.
@@ -138,7 +183,7 @@ def _compared(
         return None  # the files have findings of their own
     if not inputs:
         return None
-    again = open_encoder(spec, facts, device="cpu").encode(inputs)
+    again = make(spec, facts, inputs, "cpu")
     norms = np.linalg.norm(before, axis=1) * np.linalg.norm(again, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = np.nan_to_num((before * again).sum(axis=1) / norms, nan=-1.0)

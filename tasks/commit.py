@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import transaction
-from storage.commits import Counts, Release
+from storage.commits import Counts, Modality, Release
 from storage.indexing import index_table
 from storage.locks import Lease
 from storage.places import Place
@@ -18,7 +18,7 @@ from storage.schemas import ITEM_COLUMNS, REJECTS, VECTOR_COLUMNS, items_schema
 from storage.snapshot import Snapshot
 from tasks import rows
 from tasks.diff import Plan
-from tasks.encode import covered
+from tasks.encoded import covered
 from tasks.errors import RunFailed
 from tasks.progress import Landed, Progress
 from tasks.spool import Part, read_part
@@ -34,7 +34,7 @@ class Target:
 
     lake: Place
     collection: str
-    modality: str
+    modality: Modality
     release: Release
     lease: Lease
 
@@ -163,7 +163,7 @@ class _Pending:
         """New attributes (and a clean record) for items whose content stands."""
         old = self._stored_items(changed["item_id"])
         order = pc.index_in(old["item_id"], value_set=changed["item_id"].combine_chunks())
-        fresh = {"attributes_hash": changed["attributes_hash"].take(order)}
+        fresh = {name: changed[name].take(order) for name in ("attributes_hash", "uri")}
         if self._plan.attributes.num_fields:
             fresh["attributes"] = changed["attributes"].take(order)
         items = self._renewed(old, fresh, stale_since=None)
@@ -217,6 +217,7 @@ class _Pending:
             started_at=plan.started_at,
             release=release,
             attributes=plan.attributes,
+            modality=self.target.modality,
             items=items,
             vectors={} if vectors is None else {release.space_id: vectors},
             refreshed=_concatenated(self._refreshed),
@@ -258,14 +259,18 @@ class _Pending:
             self._refreshed.append(self._renewed(fresh_marks, {}, stale_since=self._now))
 
     def _stored_items(self, ids: pa.ChunkedArray) -> pa.Table:
-        columns = [c for c in ITEM_COLUMNS if c != "item_id"]
+        text = self.target.modality == "text"
+        columns = [c for c in ITEM_COLUMNS if c != "item_id" and not (c == "media" and text)]
         found = self.snapshot.rows_of("items", ids.combine_chunks(), columns)
-        return items_schema(self._plan.attributes).empty_table() if found is None else found
+        return self._schema().empty_table() if found is None else found
+
+    def _schema(self) -> pa.Schema:
+        return items_schema(self._plan.attributes, self.target.modality)
 
     def _renewed(
         self, old: pa.Table, fresh: dict[str, pa.ChunkedArray], *, stale_since: datetime | None
     ) -> pa.Table:
-        schema = items_schema(self._plan.attributes)
+        schema = self._schema()
         columns = {name: old[name] for name in old.column_names}
         columns |= fresh
         columns["stale_since"] = pa.array([stale_since] * old.num_rows, schema.field("stale_since").type)

@@ -1,4 +1,4 @@
-"""Complete a space: encode, from the stored texts and spans, the items that have no vector in it yet."""
+"""Complete a space: encode, from stored texts or raw media, the items that have no vector in it yet."""
 
 import contextlib
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.errors import EncoderError
-from encoders.spec import Chunking
+from encoders.spec import chunking_of
 from storage import arrays, parquet, releases, transaction
 from storage.commits import Counts, Release
 from storage.indexing import index_table
@@ -17,14 +17,16 @@ from storage.locks import Lease
 from storage.snapshot import Snapshot
 from tasks import rows
 from tasks.commit import encode_seconds, gathered
-from tasks.encode import CHUNKS, EncodeJob, encode_stream
+from tasks.encode import encode_stream
+from tasks.encoded import CHUNKS, EncodeJob
 from tasks.errors import EncoderChanged
 from tasks.progress import Filled, Landed, Progress
 from tasks.project import Project
 from tasks.releases import encoder_of
+from tasks.sources.catalog import cells_of
 from tasks.spool import Part, Spool
 
-_COLUMNS = ("item_id", "uri", "text", "content_hash", "attributes_hash", "attributes")
+_COLUMNS = ("item_id", "uri", "text", "bytes", "content_hash", "attributes_hash", "attributes")
 _BATCH = 4_096
 
 
@@ -39,7 +41,10 @@ def complete(
     *,
     retry: bool = False,
 ) -> Landed:
-    """Give every item with a text a vector in the space of a release; durable window by window.
+    """Give every item a vector in the space of a release; durable window by window.
+
+    Texts are those stored; images and audio are read again from where they were listed last, and are
+    rejects if they are not there, or not the same, any more. An imported item without a text stays out.
 
     Chunks keep the spans that they have in another space, so that one `chunk_no` means one text
     everywhere. Items that the encoder rejects become rejects, which are left out later unless `retry`.
@@ -55,7 +60,7 @@ def complete(
         return landed
     spec, facts = encoder_of(project, collection, release)
     settings = project.collection(collection)
-    job = EncodeJob(spec, facts, Chunking.of(settings.chunk, facts), "utf-8")
+    job = EncodeJob(spec, facts, chunking_of(settings.chunk, facts), "utf-8", cells_of(settings.source))
     parts = _spooled(snapshot, release, lacking, folder / f"complete-{number}")
     total = sum(part.items for part in parts)
     stream = encode_stream(project, settings.resources, job, parts, np.empty(0, "S16"))
@@ -126,8 +131,9 @@ def _rejected(snapshot: Snapshot) -> pa.Array:
 
 
 def _spooled(snapshot: Snapshot, release: Release, item_ids: pa.Array, path: Path) -> tuple[Part, ...]:
-    """The stored texts of these items, with their spans in another space where they have any."""
+    """The stored texts, or the places, of these items, with their spans in another space if there are any."""
     spool = Spool(path)
+    media = snapshot.head is not None and snapshot.head.modality != "text"
     attributes = snapshot.attributes()
     for file, positions, table in snapshot.read("items", ["item_id"]):
         wanted = arrays.to_numpy(pc.is_in(table["item_id"], value_set=item_ids).combine_chunks())
@@ -137,23 +143,27 @@ def _spooled(snapshot: Snapshot, release: Release, item_ids: pa.Array, path: Pat
             chosen = rows_wanted[(rows_wanted >= at) & (rows_wanted < at + batch.num_rows)] - at
             at += batch.num_rows
             found = batch.take(arrays.from_numpy(chosen, pa.int64()))
-            found = found.filter(pc.is_valid(found["text"]))
+            if not media:
+                found = found.filter(pc.is_valid(found["text"]))
             if found.num_rows:
-                spool.write(_as_changed(snapshot, release, found, attributes))
+                changed = _as_changed(snapshot, release, found, attributes)
+                spool.write(changed if media else _with_texts(changed, found))
     return spool.close()
 
 
 def _as_changed(snapshot: Snapshot, release: Release, items: pa.Table, attributes: pa.StructType) -> pa.Table:
     """Stored items as the spool of changed ones has them."""
-    content = items["text"].cast(pa.large_string()).cast(pa.large_binary())
-    kept = items.select(["item_id", "uri", "content_hash", "attributes_hash"])
+    kept = items.select(["item_id", "uri", "bytes", "content_hash", "attributes_hash"])
     if attributes.num_fields:
         kept = kept.append_column("attributes", arrays.conformed(items, attributes))
-    return (
-        kept.append_column("content", content)
-        .append_column("known", pa.array([True] * items.num_rows))
-        .append_column("spans", _spans(snapshot, release, items["item_id"].combine_chunks()))
-    )
+    spans = _spans(snapshot, release, items["item_id"].combine_chunks())
+    return kept.append_column("known", pa.array([True] * items.num_rows)).append_column("spans", spans)
+
+
+def _with_texts(changed: pa.Table, items: pa.Table) -> pa.Table:
+    """With their texts as raw content."""
+    content = items["text"].cast(pa.large_string()).cast(pa.large_binary())
+    return changed.drop_columns(["bytes"]).append_column("content", content)
 
 
 def _spans(snapshot: Snapshot, release: Release, item_ids: pa.Array) -> pa.Array:

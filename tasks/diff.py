@@ -205,7 +205,9 @@ class _Diff:
         rows = self.known.find(ids)
         old = rows >= 0
         self._note_presence(ids, rows, old)
-        content, attributes = _content_hashes(table["content"]), attributes_hashes(table)
+        media = "content_hash" in table.column_names
+        content = content_hashes(table)
+        attributes = _with_places(table) if media else attributes_hashes(table)
         same_content = np.zeros(len(rows), dtype=bool)
         same_content[old] = self.known.content[rows[old]] == content[old]
         same = same_content.copy()
@@ -220,7 +222,9 @@ class _Diff:
         ):
             if chosen.any():
                 rest = table.filter(arrays.from_numpy(chosen, pa.bool_()))
-                rest = rest.append_column("content_hash", arrays.from_numpy(content[chosen], CONTENT_HASH))
+                if not media:
+                    hashed = arrays.from_numpy(content[chosen], CONTENT_HASH)
+                    rest = rest.append_column("content_hash", hashed)
                 spool.write(
                     rest.append_column("attributes_hash", arrays.from_numpy(attributes[chosen], SHORT_HASH))
                 )
@@ -345,9 +349,11 @@ def keys_of(ids: pa.Array) -> np.ndarray:
     return np.fromiter(map(hash, ids.to_pylist()), dtype=np.int64, count=len(ids))
 
 
-def _content_hashes(content: pa.ChunkedArray) -> np.ndarray:
-    """SHA-256 of each value, as an array of V32; of nothing where there is none."""
-    digests = [hashlib.sha256(value or b"").digest() for value in content.to_pylist()]
+def content_hashes(table: pa.Table) -> np.ndarray:
+    """SHA-256 of each row's content, as an array of V32; of nothing where there is none."""
+    if "content_hash" in table.column_names:
+        return arrays.to_numpy(table["content_hash"].combine_chunks())
+    digests = [hashlib.sha256(value or b"").digest() for value in table["content"].to_pylist()]
     return np.frombuffer(b"".join(digests), dtype="V32")
 
 
@@ -360,6 +366,16 @@ def attributes_hashes(table: pa.Table) -> np.ndarray:
     rows = zip(*(field.to_pylist() for field in struct.flatten()), strict=True)
     digests = [
         hashlib.sha256(head + repr(row).encode("utf-8", "backslashreplace")).digest()[:16] for row in rows
+    ]
+    return np.frombuffer(b"".join(digests), dtype="V16")
+
+
+def _with_places(table: pa.Table) -> np.ndarray:
+    """Hashes of attributes and uri: media that moved are read from elsewhere from now on."""
+    hashes = attributes_hashes(table)
+    digests = [
+        hashlib.sha256(own.tobytes() + uri.encode()).digest()[:16]
+        for own, uri in zip(hashes, table["uri"].to_pylist(), strict=True)
     ]
     return np.frombuffer(b"".join(digests), dtype="V16")
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from encoders.chunking import chunk_hash
 from encoders.decode import decode_text
 from storage.schemas import TIMESTAMP
-from tasks.encode import CHUNKS
+from tasks.encoded import CHUNKS
 from tasks.errors import SourceUnusable
 from tasks.import_rows import NORM_TOLERANCE, Gathered, chunk_text
 from tasks.imports import EXPORTED, Job

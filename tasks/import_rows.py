@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from encoders.decode import decode_text
 from encoders.errors import RowError, Undecodable
 from storage import foreign, tables
-from tasks.encode import opened
+from tasks.calls import opened
 from tasks.errors import BadRows, Refused, RunFailed, SourceUnusable
 from tasks.imports import Job, numbers_of, table_files
 

@@ -17,7 +17,7 @@ from storage.schemas import ITEM_COLUMNS, SHORT_HASH, items_schema
 from storage.snapshot import Snapshot
 from tasks import canaries, rows
 from tasks.diff import attributes_hashes
-from tasks.encode import CHUNKS, opened
+from tasks.encoded import CHUNKS
 from tasks.errors import RunFailed
 from tasks.import_items import Assembler, Batch
 from tasks.import_rejects import Rejects
@@ -63,7 +63,7 @@ def land(
     snapshot = Snapshot.open(project.lake / job.collection)
     known = {r.release for r in snapshot.head.releases} if snapshot.head else set()
     if job.encoder is not None and job.release.release not in known and not dry_run:
-        job = replace(job, release=canaries.noted(snapshot.root, job.release, opened(*job.encoder)))
+        job = replace(job, release=canaries.noted(snapshot.root, job.release, *job.encoder))
     landed = Landed(snapshot.version)
     pending = Rejects(snapshot, run_id)
     total = gathered.aside.count("good")

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from encoders.catalog import describe
-from encoders.spec import Chunking, EncoderFacts, EncoderSpec
+from encoders.spec import EncoderFacts, EncoderSpec, chunking_of
 from storage import foreign, tables
 from storage.commits import Commit, Release
 from storage.export import CHUNKS, Manifest, read_manifest
@@ -214,7 +214,7 @@ def _of_encoder(
             f"{given.path} holds vectors of {dim} numbers, encoder {given.encoder!r} gives {facts.dim}: it "
             "did not make them. Name the one that did, or their space with --space NAME"
         )
-    chunking = Chunking.of(settings.chunk, facts)
+    chunking = chunking_of(settings.chunk, facts)
     made = Release(
         release=1,
         space_id=facts.space_id,
@@ -222,7 +222,7 @@ def _of_encoder(
         fingerprint=facts.fingerprint,
         strategy="imported",
         encoder=spec.model_dump(mode="json"),
-        chunking={"max_tokens": chunking.max_tokens, "overlap": chunking.overlap},
+        chunking=chunking.settings,
         chunking_id=chunking.id,
     )
     return made, (spec, facts)

@@ -10,11 +10,11 @@ from encoders.spec import ChunkSpec, EncoderSpec, Modality
 from storage import places
 from storage.places import Place
 from storage.remote import Remote
-from storage.schemas import ITEM_COLUMNS, VECTOR_COLUMNS, VIEW_SUFFIXES
+from storage.schemas import ITEM_COLUMNS, SHOWN_COLUMNS, VECTOR_COLUMNS, VIEW_SUFFIXES
 from storage.verified import Verified
 from tasks.errors import NothingThere
 
-RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, "space_id"))
+RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, *SHOWN_COLUMNS, "space_id"))
 """Names that the SQL views have already, and so no attribute can bear."""
 
 INDEX_OWN = frozenset(
@@ -46,26 +46,50 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FilesSource(_Settings):
-    """Text files below a folder; an item's id is its path relative to the folder.
+INCLUDED: dict[Modality, tuple[str, ...]] = {
+    "text": ("*.md", "*.txt"),
+    "image": tuple(f"*.{end}" for end in ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")),
+    "audio": tuple(f"*.{end}" for end in ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff")),
+}
+"""Files that are taken of a folder, if the configuration does not say which; in small and large letters."""
 
-    `include` and `exclude` are patterns as in .gitignore files.
+
+class FilesSource(_Settings):
+    """Files below a folder; an item's id is its path relative to the folder.
+
+    `include` and `exclude` are patterns as in .gitignore files. Left out, `include` is what usually ends
+    the names of files of the collection's modality.
     """
 
     kind: Literal["files"]
     path: Path
-    include: tuple[str, ...] = ("*.md", "*.txt")
+    include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
 
 
 class TableSource(_Settings):
-    """A Parquet, CSV or JSONL file with an id column, a text column, and columns kept as attributes."""
+    """A Parquet, CSV or JSONL file with an id column, a content column, and columns kept as attributes.
+
+    The content is in the column `text`, or for images and audio in `media`: paths of files in the folder
+    `root` (left out: the table's), or, in a Parquet file, their bytes (`image.bytes` is a field of a
+    struct).
+    """
 
     kind: Literal["table"]
     path: Path
     id: str
-    text: str
+    text: str | None = None
+    media: str | None = None
+    root: Path | None = None
     attributes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_one_content(self) -> "TableSource":
+        if (self.text is None) == (self.media is None):
+            raise ValueError("a table needs `text:` (a column of texts) or `media:` (of paths or bytes)")
+        if self.root is not None and self.media is None:
+            raise ValueError("`root:` is where the files of a `media:` column lie; a `text:` column has none")
+        return self
 
 
 class DocstringsSource(_Settings):
@@ -143,7 +167,15 @@ class Project(_Settings):
                     f"collection {name!r} is {collection.modality}, its encoder "
                     f"{collection.encoder!r} is for {modality}"
                 )
+            _require_source_of(name, collection, modality)
         return self
+
+    def modality(self, name: str) -> Modality:
+        """What the items of a collection are."""
+        collection = self.collection(name)
+        if collection.encoder is not None:
+            return self.encoders[collection.encoder].modality
+        return collection.modality or "text"
 
     @model_validator(mode="after")
     def _names_are_apart(self) -> "Project":
@@ -186,3 +218,17 @@ class Project(_Settings):
     def hashes(self) -> HashCache:
         """Remembered hashes of model files, in `.evervec/` beside the configuration."""
         return HashCache(self.root / ".evervec" / "hashes.json")
+
+
+def _require_source_of(name: str, collection: Collection, modality: Modality) -> None:
+    """Raise `ValueError` unless source and chunking of a collection are of its modality."""
+    source = collection.source
+    if isinstance(source, TableSource) and (source.text is None) == (modality == "text"):
+        given, wanted = ("media", "text") if modality == "text" else ("text", "media")
+        raise ValueError(f"collection {name!r} is {modality}: its table needs `{wanted}:`, not `{given}:`")
+    if isinstance(source, DocstringsSource) and modality != "text":
+        raise ValueError(f"collection {name!r} is {modality}, but docstrings are texts")
+    try:
+        collection.chunk.require_fitting(modality)
+    except ValueError as error:
+        raise ValueError(f"collection {name!r}: {error}") from None

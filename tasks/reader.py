@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from encoders.catalog import open_encoder
-from encoders.protocol import Encoder
 from storage import exact, indexing, releases
-from storage.commits import Release
+from storage.commits import Modality, Release
 from storage.errors import Damaged, QueryRefused
 from storage.snapshot import Snapshot
 from storage.vectors import Hits, Index, Reading
 from tasks.errors import NothingThere
 from tasks.project import Project
+from tasks.questions import Asker, Query
 from tasks.releases import encoder_of
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ _FUSED_DEPTH = 5
 class Hit:
     """One item of a result by its best chunk.
 
+    `text` is None for images and audio; `chunk_start` and `chunk_end` are code points of a text,
+    milliseconds of audio.
     `score` is the cosine to the query in mode `vector`, BM25 in mode `text`, and the sum of reciprocal
     ranks in mode `hybrid`; scores of different modes cannot be compared.
     """
@@ -61,14 +62,14 @@ class Hit:
     score: float
     origin: str
     uri: str
-    text: str
+    text: str | None
     chunk_start: int
     chunk_end: int
 
 
 @dataclass(frozen=True)
 class Found:
-    """The hits of one query, best first, and the release and version that gave them."""
+    """The hits of one query, best first, with what they are, and the release and version that gave them."""
 
     release: int
     space_id: str
@@ -76,6 +77,7 @@ class Found:
     version: int
     hits: tuple[Hit, ...]
     milliseconds: float
+    modality: Modality = "text"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class _View:
     def collection(self) -> str:
         return self.snapshot.root.name
 
+    @property
+    def modality(self) -> Modality:
+        return self.snapshot.head.modality if self.snapshot.head else "text"
+
 
 class Reader:
     """Reads one lake. Encoders and tables are opened at first use and kept."""
@@ -115,7 +121,7 @@ class Reader:
         self._project = project
         self._verified = project.verified()
         self._snapshots: dict[str, Snapshot] = {}
-        self._encoders: dict[str, Encoder] = {}
+        self._askers: dict[str, Asker] = {}
         self._indexes: dict[tuple[str, str], tuple[int, Reading | None]] = {}
         self._connections: list[Connection] = []
         self.bound: dict[str, int] = {}
@@ -124,7 +130,7 @@ class Reader:
     def search(
         self,
         collection: str,
-        query: str,
+        query: Query,
         k: int = 10,
         *,
         mode: Mode = "vector",
@@ -133,6 +139,8 @@ class Reader:
     ) -> Found:
         """The `k` items whose best chunk ranks highest, among the chunks that `where` admits.
 
+        `query` is a text, or a `MediaQuery` where the encoder knows such.
+
         `mode` ranks by the cosine to the query in the release's space (`vector`), by BM25 over the
         words (`text`), or by both, fused by their reciprocal ranks (`hybrid`). `where` is a condition
         on the columns of the index, applied before ranking. Raises `QueryRefused`, `EncoderChanged`,
@@ -140,22 +148,26 @@ class Reader:
         """
         started = time.perf_counter()
         view = self._view(collection, release)
-        if mode == "text":
-            hits = self._by_text(view, query, k, where)
-        elif mode == "vector":
+        if mode == "vector":
             hits = self._nearest(view, self._embed(view, query), k, where)
+        elif not isinstance(query, str):
+            raise QueryRefused(f"--mode {mode} ranks by words, which {query.path} has none of; use vector")
+        elif mode == "text":
+            hits = self._by_text(view, query, k, where)
         else:
             near = self._nearest(view, self._embed(view, query), k * _FUSED_DEPTH, where)
             hits = fused([near, self._by_text(view, query, k * _FUSED_DEPTH, where)], k)
         elapsed = (time.perf_counter() - started) * 1000
         own, version = view.release, view.snapshot.version
-        return Found(own.release, own.space_id, own.strategy, version, tuple(hits), round(elapsed, 3))
+        return Found(
+            own.release, own.space_id, own.strategy, version, tuple(hits), round(elapsed, 3), view.modality
+        )
 
     def nearest(self, collection: str, vector: np.ndarray, k: int = 10) -> list[Hit]:
         """Like `search`, for a vector (float32, (dim,)) that is at hand."""
         return self._nearest(self._view(collection), vector, k, None)
 
-    def embed(self, collection: str, query: str) -> np.ndarray:
+    def embed(self, collection: str, query: Query) -> np.ndarray:
         """The query's vector in the live release's space, float32 (dim,)."""
         return self._embed(self._view(collection), query)
 
@@ -248,12 +260,12 @@ class Reader:
 
         return sql.connect(self._project.lake, bound, embed, search)
 
-    def _embed(self, view: _View, query: str) -> np.ndarray:
+    def _embed(self, view: _View, query: Query) -> np.ndarray:
         space = view.release.space_id
-        if space not in self._encoders:
+        if space not in self._askers:
             spec, facts = encoder_of(self._project, view.collection, view.release)
-            self._encoders[space] = open_encoder(spec, facts)
-        return self._encoders[space].encode_query(query)
+            self._askers[space] = Asker(spec, facts, view.release)
+        return self._askers[space].vector(query)
 
     def _reading(self, view: _View) -> "Reading | None":
         """The index of a view; None, with a warning, if it cannot be read: then Parquet is searched."""
@@ -298,6 +310,10 @@ class Reader:
         )
 
     def _by_text(self, view: _View, query: str, k: int, where: str | None) -> list[Hit]:
+        if view.modality != "text":
+            raise QueryRefused(
+                f"collection {view.collection!r} is of {view.modality}, which has no words; use --mode vector"
+            )
         reading = self._reading(view)
         if reading is None and view.snapshot.version < self.snapshot(view.collection).version:
             raise QueryRefused(

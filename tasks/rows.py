@@ -37,7 +37,9 @@ def items_table(
     }
     if attributes.num_fields:
         columns["attributes"] = done["attributes"]
-    schema = items_schema(attributes)
+    if modality != "text":
+        columns["media"] = done["media"]
+    schema = items_schema(attributes, modality)
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 

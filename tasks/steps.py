@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from encoders.catalog import describe
-from encoders.spec import Chunking, EncoderFacts, EncoderSpec
+from encoders.catalog import Device, describe
+from encoders.spec import Chunking, EncoderFacts, EncoderSpec, chunking_of
 from storage.commits import Commit, Release
 from storage.locks import Lease, lock
 from storage.snapshot import Snapshot
@@ -22,7 +22,7 @@ from tasks.progress import Filled, Landed, Progress
 from tasks.project import Collection, Project
 from tasks.project import Source as SourceSettings
 from tasks.releases import encoder_of
-from tasks.sources.catalog import open_source
+from tasks.sources.catalog import cells_of, open_source
 from tasks.spool import read_part
 
 __all__ = [
@@ -87,7 +87,7 @@ def check(project: Project, name: str) -> Job:
     head = Snapshot.open(project.lake / name, strict=True).head  # writers do not go on over damage
     note = ""
     if head is None:
-        chunking = Chunking.of(settings.chunk, facts)
+        chunking = chunking_of(settings.chunk, facts)
         release = _first_release(spec, facts, chunking)
     else:
         release = head.live
@@ -98,7 +98,7 @@ def check(project: Project, name: str) -> Job:
                 f"release {release.release} ({release.space_id}) is live: items are encoded by its encoder, "
                 f"not by {settings.encoder!r} of evervec.yaml"
             )
-        chunking = Chunking.of(settings.chunk, facts)
+        chunking = chunking_of(settings.chunk, facts)
         _require_same_chunking(name, chunking, release)
     version = head.number if head else 0
     kept = sum(not r.retired for r in head.releases) if head else 1
@@ -143,7 +143,7 @@ def pull_and_diff(
     """Pull the source once and plan what to do. Raises `BadRows`, `Refused`, `SourceUnusable`."""
     snapshot = Snapshot.open(project.lake / job.collection)
     return diff.pull_and_diff(
-        open_source(job.source, {f.name: f.type for f in snapshot.attributes()}),
+        open_source(job.source, job.spec.modality, {f.name: f.type for f in snapshot.attributes()}),
         snapshot,
         spool,
         run_id=run_id,
@@ -159,17 +159,18 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, lease: Lease, prog
     if plan.is_empty:
         return Landed(job.version)
     from tasks import canaries, cluster, commit  # a run without changes needs none of it: done in a blink
-    from tasks.encode import EncodeJob, encode_stream, opened
+    from tasks.encode import encode_stream
+    from tasks.encoded import EncodeJob
 
     snapshot = Snapshot.open(project.lake / job.collection)
     release = job.release
     if job.version == 0 and plan.changed:
         alone = not cluster.worth_starting(project, job.settings.resources, plan.to_encode)
-        encoder = opened(job.spec, job.facts, device=None if alone else "cpu")  # GPUs are for the actors
-        release = canaries.noted(snapshot.root, release, encoder)
+        device: Device | None = None if alone else "cpu"  # GPUs are for the actors
+        release = canaries.noted(snapshot.root, release, job.spec, job.facts, device)
     target = commit.Target(project.lake, job.collection, job.spec.modality, release, lease)
-    source = open_source(job.source, {})
-    work = EncodeJob(job.spec, job.facts, job.chunking, source.encoding)
+    encoding = open_source(job.source, job.spec.modality, {}).encoding
+    work = EncodeJob(job.spec, job.facts, job.chunking, encoding, cells_of(job.source))
     stored = snapshot.chunk_hashes(release.space_id) if plan.changed else np.empty(0, "S16")
     stream = encode_stream(project, job.settings.resources, work, plan.changed, stored)
     with contextlib.closing(stream):  # of a run that fails: no actors are left behind
@@ -207,7 +208,7 @@ def _first_release(spec: EncoderSpec, facts: EncoderFacts, chunking: Chunking) -
         fingerprint=facts.fingerprint,
         strategy="native",
         encoder=spec.model_dump(mode="json"),
-        chunking={"max_tokens": chunking.max_tokens, "overlap": chunking.overlap},
+        chunking=chunking.settings,
         chunking_id=chunking.id,
     )
 
@@ -226,10 +227,12 @@ def _require_known(name: str, encoder: str, facts: EncoderFacts, head: Commit) -
 
 def _require_same_chunking(name: str, chunking: Chunking, release: Release) -> None:
     if chunking.id != release.chunking_id:
-        was = ", ".join(f"{k}: {v}" for k, v in release.chunking.items())
+        was, now = (
+            ", ".join(f"{k}: {v}" for k, v in c.items()) for c in (release.chunking, chunking.settings)
+        )
         raise EncoderChanged(
-            f"collection {name!r} was chunked with {{{was}}}, evervec.yaml now asks for {{max_tokens: "
-            f"{chunking.max_tokens}, overlap: {chunking.overlap}}}. New spans need new vectors: that is an "
-            f"upgrade, which this version does not have yet (`evervec upgrade {name} --strategy reencode "
-            "--rechunk`): put the earlier chunking back, or ingest into a new collection"
+            f"collection {name!r} was chunked with {{{was}}}, evervec.yaml now asks for {{{now}}}. New spans "
+            "need new vectors: that is an upgrade, which this version does not have yet (`evervec upgrade "
+            f"{name} --strategy reencode --rechunk`): put the earlier chunking back, or ingest into a new "
+            "collection"
         )

@@ -13,6 +13,8 @@ from flows.verbs.invocation import project_of, usage, where
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tasks.project import Project
+    from tasks.questions import Query
     from tasks.reader import Found
 
 
@@ -63,14 +65,12 @@ def _share(status: Any) -> str:
 
 
 def search(options: argparse.Namespace) -> int:
-    """Find the nearest items to one text, or to many."""
-    from flows.show import hit_rows, next_command, table
+    """Find the nearest items to one text, image or sound, or to many texts."""
+    from flows.show import next_command
     from tasks import reader
 
     project = project_of(options)
-    if (options.query is None) == (options.queries is None):
-        raise usage("give one QUERY, or --queries FILE.jsonl")
-    queries = [options.query] if options.query is not None else _queries(options.queries)
+    queries = _asked(options)
     pinned = reader.Pinned(*options.release) if options.release else None
     with reader.open(project) as lake:
         found = [
@@ -80,18 +80,51 @@ def search(options: argparse.Namespace) -> int:
             for q in queries
         ]
     if options.json:
-        results = [_hits(f) for f in found]
-        head = asdict(found[0]) if found else {}
-        common = {k: head.get(k) for k in ("release", "space_id", "strategy")}
-        took = round(sum(f.milliseconds for f in found), 3)
-        if options.query is not None:
-            print(json.dumps({**common, "hits": results[0], "milliseconds": took}))
-        else:
-            both = [{"query": q, "hits": h} for q, h in zip(queries, results, strict=True)]
-            print(json.dumps({**common, "results": both, "milliseconds": took}))
-        return 0
+        _print_json(options, queries, found)
+    else:
+        _print_hits(options, queries, found)
+    if options.open:
+        _open_page(project, options.collection, queries[0], found[0])
+    if not options.json:
+        column = "uri" if found and found[0].modality != "text" else "text"
+        next_command(
+            f'evervec {where(options)}sql "SELECT item_id, {column} FROM {options.collection} LIMIT 5"'
+        )
+    return 0
+
+
+def _asked(options: argparse.Namespace) -> "list[Query]":
+    from tasks.questions import MediaQuery
+
+    given = [n for n in ("query", "image", "audio", "queries") if getattr(options, n) is not None]
+    if len(given) != 1:
+        raise usage("give one QUERY, or --image FILE, or --audio FILE, or --queries FILE.jsonl")
+    if options.queries is not None:
+        if options.open:
+            raise usage("--open shows one search; leave out --queries")
+        return list(_queries(options.queries))
+    if options.query is not None:
+        return [options.query]
+    return [MediaQuery(options.image, "image") if options.image else MediaQuery(options.audio, "audio")]
+
+
+def _print_json(options: argparse.Namespace, queries: "list[Query]", found: "list[Found]") -> None:
+    results = [_hits(f) for f in found]
+    head = asdict(found[0]) if found else {}
+    common = {k: head.get(k) for k in ("release", "space_id", "strategy")}
+    took = round(sum(f.milliseconds for f in found), 3)
+    if options.queries is None:
+        print(json.dumps({**common, "hits": results[0], "milliseconds": took}))
+    else:
+        both = [{"query": q, "hits": h} for q, h in zip(queries, results, strict=True)]
+        print(json.dumps({**common, "results": both, "milliseconds": took}))
+
+
+def _print_hits(options: argparse.Namespace, queries: "list[Query]", found: "list[Found]") -> None:
+    from flows.show import hit_rows, table
+
     for query, one in zip(queries, found, strict=True):
-        if options.query is None:
+        if options.queries is not None:
             print(f"\n{query}")
         print(table(hit_rows(one), empty="no hits"))
     if found:
@@ -99,8 +132,18 @@ def search(options: argparse.Namespace) -> int:
             f"release {found[0].release}, space {found[0].space_id}, "
             f"{sum(f.milliseconds for f in found):.0f} ms with loading the encoder"
         )
-    next_command(f'evervec {where(options)}sql "SELECT item_id, text FROM {options.collection} LIMIT 5"')
-    return 0
+
+
+def _open_page(project: "Project", collection: str, query: "Query", found: "Found") -> None:
+    """Write the page and show it; where there is no browser, its path is enough."""
+    import webbrowser
+
+    from tasks import page
+
+    path = project.root / ".evervec" / f"search-{collection}.html"
+    page.write(path, page.page(project, collection, query, found))
+    print(f"page: {path}", file=sys.stderr)
+    webbrowser.open(path.as_uri())
 
 
 def _hits(found: "Found") -> list[dict[str, Any]]:
@@ -115,7 +158,11 @@ def _hits(found: "Found") -> list[dict[str, Any]]:
         "chunk_start",
         "chunk_end",
     )
-    return [{k: getattr(h, k) for k in keys} for h in found.hits]
+    hits = [{k: getattr(h, k) for k in keys} for h in found.hits]
+    if found.modality == "audio":
+        for hit in hits:
+            hit |= {"start_seconds": hit["chunk_start"] / 1000, "end_seconds": hit["chunk_end"] / 1000}
+    return hits
 
 
 def _queries(path: Path) -> list[str]:

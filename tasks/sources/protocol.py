@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
+
+from storage import arrays
+from storage.schemas import CONTENT_HASH
 
 BATCH_ITEMS = 4_096
 BATCH_BYTES = 16 * 2**20
@@ -25,8 +28,10 @@ class PullReject:
 class Pulled:
     """One batch of a pull.
 
-    `rows` has the columns `item_id`, `uri`, `content` (large_binary), `row` (int64, the position in
-    the source that messages name) and, if the source has any, `attributes` (a struct). `deleted`
+    `rows` has the columns `item_id`, `uri`, `row` (int64, the position in the source that messages
+    name) and, if the source has any, `attributes` (a struct). Of texts it has the `content`
+    (large_binary); of images and audio only `content_hash` (SHA-256) and `bytes` (int64), for their
+    content is read from `uri` where it is decoded. `deleted`
     are tombstones, `offset` is where a later pull may go on. `complete` on the last batch says that
     everything was listed, so that what was not seen is gone.
     """
@@ -36,6 +41,21 @@ class Pulled:
     deleted: tuple[str, ...] = ()
     offset: str | None = None
     complete: bool = False
+
+
+class Digest(NamedTuple):
+    """What is held of a raw image or sound: its SHA-256 (raw) and its size."""
+
+    sha256: bytes
+    bytes: int
+
+
+class MediaRow(NamedTuple):
+    """An image or a sound of a source."""
+
+    item_id: str
+    uri: str
+    digest: Digest
 
 
 class Source(Protocol):
@@ -65,6 +85,20 @@ def rows_table(
         "uri": uris,
         "content": contents,
         "row": positions,
+    }
+    if attributes is not None:
+        columns["attributes"] = attributes
+    return pa.table(columns)
+
+
+def media_table(rows: list[MediaRow], positions: pa.Array, attributes: pa.Array | None) -> pa.Table:
+    """The `rows` of a `Pulled` of images or audio."""
+    columns = {
+        "item_id": arrays.strings([r.item_id for r in rows]),
+        "uri": arrays.strings([r.uri for r in rows]),
+        "row": positions,
+        "content_hash": pa.array([r.digest.sha256 for r in rows], CONTENT_HASH),
+        "bytes": pa.array([r.digest.bytes for r in rows], pa.int64()),
     }
     if attributes is not None:
         columns["attributes"] = attributes

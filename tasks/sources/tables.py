@@ -19,20 +19,27 @@ class Table:
     """Streams the file; a broken row, or an attribute that is not of its column's type, is a reject.
 
     The types of attributes are those of the columns (Parquet), else of the first batch, and stay
-    what they were when the collection was first ingested.
+    what they were when the collection was first ingested. `content` names the column of the content.
     """
 
     encoding: str | None = "utf-8"
 
-    def __init__(self, spec: TableSource, attributes: dict[str, pa.DataType]) -> None:
-        self._spec = spec
+    def __init__(
+        self,
+        spec: TableSource,
+        content: str,
+        attributes: dict[str, pa.DataType],
+        *,
+        batch_rows: int = _BATCH_ROWS,
+    ) -> None:
+        self._spec, self._content, self._batch_rows = spec, content, batch_rows
         self._types = {name: attributes[name] for name in spec.attributes if name in attributes}
         self.where = str(spec.path)
 
     def pull(self, since: str | None) -> Iterator[Pulled]:
         spec = self._spec
-        columns = list(dict.fromkeys([spec.id, spec.text, *spec.attributes]))
-        for batch in tables.scan(spec.path, columns, [spec.id, spec.text], _BATCH_ROWS):
+        columns = list(dict.fromkeys([spec.id, self._content, *spec.attributes]))
+        for batch in tables.scan(spec.path, columns, [spec.id, self._content], self._batch_rows):
             rejects = [
                 PullReject(None, f"{spec.path}#row={b.row}", b.reason, "BrokenRow") for b in batch.broken
             ]
@@ -64,7 +71,7 @@ class Table:
         fields = []
         for name in spec.attributes:
             column = table[name]
-            if name in (spec.id, spec.text):
+            if name in (spec.id, self._content):
                 column = pa.chunked_array([_as_strings(column.combine_chunks())[0]])
             array, failed = tables.cast_rows(column, self._type_of(name, column))
             fields.append(array)
@@ -74,7 +81,7 @@ class Table:
                     item_id = ids[at].as_py()
                     rejects.append(PullReject(item_id, str(spec.path), f"{name}: {reason}", "BadAttribute"))
         attributes = pa.StructArray.from_arrays(fields, names=list(spec.attributes)) if fields else None
-        content = table[spec.text].combine_chunks()
+        content = table[self._content].combine_chunks()
         uris = arrays.repeated(str(spec.path), table.num_rows)
         rows = rows_table(ids, uris, content, batch.numbers, attributes)
         if not keep.all():
