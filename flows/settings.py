@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from encoders.spec import PYTHON
 from tasks.project import Project, TableSource
 
 FILE = "evervec.yaml"
@@ -129,11 +130,23 @@ def _absolute(project: Project) -> Project:
     for name, spec in project.encoders.items():
         folder = root / Path(spec.model).expanduser()
         local = spec.model.startswith((".", "~", "/")) or folder.is_dir()
-        encoders[name] = spec.model_copy(update={"model": os.path.normpath(folder)}) if local else spec
+        if local:
+            spec = spec.model_copy(update={"model": os.path.normpath(folder)})
+        elif spec.model.startswith(PYTHON):
+            spec = spec.model_copy(update={"model": _beside(root, spec.model)})
+        encoders[name] = spec
     lake = project.lake
     if isinstance(lake, Path):
         lake = Path(os.path.normpath(root / lake.expanduser()))
     return project.model_copy(update={"lake": lake, "collections": collections, "encoders": encoders})
+
+
+def _beside(root: Path, model: str) -> str:
+    """A Python encoder with the place of its module, if that lies beside the configuration."""
+    module = model.removeprefix(PYTHON).partition(":")[0]
+    path = root / module.replace(".", "/")
+    there = path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+    return f"{PYTHON}{os.path.normpath(root / model.removeprefix(PYTHON))}" if there else model
 
 
 def _explained(path: Path, error: ValidationError, secrets: set[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from encoders.catalog import Device, open_encoder, open_media_encoder
-from encoders.errors import BadVector, RowError
+from encoders.errors import BadVector, EncoderUnusable, RowError
 from encoders.protocol import Encoder, MediaEncoder
 from encoders.spec import EncoderFacts, EncoderSpec
 from tasks.encoded import EncodeJob
@@ -52,6 +52,8 @@ class Calls:
         keys, inputs = list(wanted), list(wanted.values())
         try:
             matrix = self._encoder.encode(inputs)
+        except EncoderUnusable:
+            raise  # of no input, but of the encoder
         except Exception:  # noqa: BLE001 - whatever a model raises, it must be pinned to its input
             return {key: self._alone(one) for key, one in wanted.items()}
         return {key: _checked(vector, self.dim) for key, vector in zip(keys, matrix, strict=True)}
@@ -59,6 +61,8 @@ class Calls:
     def _alone(self, one: Any) -> "np.ndarray | RowError":
         try:
             return _checked(self._encoder.encode([one])[0], self.dim)
+        except EncoderUnusable:
+            raise
         except Exception as error:  # noqa: BLE001 - becomes a reject with its type and message
             return BadVector(f"the encoder failed on this input: {type(error).__name__}: {error}")
 

@@ -16,21 +16,23 @@ _LONGEST_TEXT = 600
 _QUERY_MILLISECONDS = 30_000
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --dim: #62676d; --paper: #f7f7f5; --card: #fff; --line: #dcdcd8;
-  --mark: #0b6bcb; }
+:root { color-scheme: light dark; --ink: #1c2024; --dim: #62676d; --paper: #f7f7f5; --card: #fff;
+  --line: #dcdcd8; --mark: #0b6bcb; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e6; --dim: #9aa0a6; --paper: #16181a; --card: #1f2225; --line: #33373b; --mark: #6cb2ff; }
+  :root { --ink: #e8e8e6; --dim: #9aa0a6; --paper: #16181a; --card: #1f2225;
+    --line: #33373b; --mark: #6cb2ff; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 3rem; max-width: 76rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.45 system-ui, sans-serif; }
+body { margin: 0 auto; padding: 2rem 1.25rem 3rem; max-width: 76rem; background: var(--paper);
+  color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
 h1 { margin: 0 0 .25rem; font-size: 1.1rem; font-weight: 600; }
 .dim { color: var(--dim); font-size: .82rem; overflow-wrap: anywhere; }
 .query { display: flex; gap: 1rem; align-items: center; margin: 1.25rem 0 1.75rem; font-size: 1.25rem; }
 .query img { max-height: 10rem; border-radius: 6px; }
 ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(var(--least), 1fr)); }
-li { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .75rem; min-width: 0; }
+li { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .75rem; min-width: 0; }
 li header { display: flex; justify-content: space-between; gap: .5rem; margin-bottom: .5rem; }
 li header b { overflow-wrap: anywhere; }
 .score { color: var(--mark); font-variant-numeric: tabular-nums; white-space: nowrap; }
