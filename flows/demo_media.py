@@ -88,4 +88,4 @@ _TIMBRES: dict[str, tuple[tuple[tuple[float, float], ...], float, float]] = {
     "bell": (((0.56, 0.6), (0.92, 0.8), (1.19, 1.0), (1.71, 0.7), (2.74, 0.5), (3.76, 0.3)), 0.004, 2.2),
     "harp": (_harmonics(10, 1, lambda n: 1 / n**1.3), 0.004, 3.0),
 }
-"""Partials (times the pitch, loudness), seconds of attack, decay a second: roughly what makes each of them."""
+"""Partials (times the pitch, loudness), seconds of attack, decay a second: roughly what makes each."""

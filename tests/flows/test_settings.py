@@ -137,7 +137,7 @@ def test_every_mistake_is_told_at_once(tmp_path):
     ("key", "value", "said"),
     [
         ("collections.docs.encoder", "other", "'other', which is not under `encoders:`; there are: enc"),
-        ("collections.docs.modality", "image", "modality"),
+        ("collections.docs.modality", "smell", "modality"),
         ("collections.docs.max_deleted", 1.5, "less than or equal to 1 (given: 1.5)"),
         ("collections.docs.resources.actors", 0, "greater than or equal to 1"),
         ("collections.docs.chunk", {"max_tokens": 10, "overlap": 6}, "give at most 5"),
@@ -411,3 +411,55 @@ def test_a_project_cannot_be_changed(tmp_path):
     project = load(tmp_path, document())
     with pytest.raises(ValueError, match="frozen"):
         project.lake = tmp_path
+
+
+@pytest.mark.parametrize(
+    ("collection", "told"),
+    [
+        (
+            "{source: {kind: table, path: t.csv, id: id, text: t}, encoder: eye}",
+            "needs `media:`, not `text:`",
+        ),
+        (
+            "{source: {kind: table, path: t.csv, id: id, media: t}, encoder: words}",
+            "needs `text:`, not `media:`",
+        ),
+        ("{source: {kind: table, path: t.csv, id: id}, encoder: eye}", "needs `text:`"),
+        ("{source: {kind: docstrings}, encoder: eye}", "docstrings are texts"),
+        (
+            "{source: {kind: files, path: p}, encoder: eye, chunk: {seconds: 3}}",
+            "chunk.seconds means nothing for image",
+        ),
+        (
+            "{source: {kind: files, path: p}, encoder: ear, chunk: {max_tokens: 64}}",
+            "chunk.max_tokens means nothing",
+        ),
+        (
+            "{source: {kind: files, path: p}, encoder: ear, chunk: {seconds: 3, overlap_seconds: 2}}",
+            "at most 1.5",
+        ),
+        ("{source: {kind: files, path: p}, encoder: eye, modality: audio}", "is audio, its encoder"),
+    ],
+)
+def test_what_does_not_fit_the_modality_is_a_mistake(collection, told, tmp_path):
+    """Before anything is pulled."""
+    (tmp_path / "evervec.yaml").write_text(
+        'encoders: {eye: {model: "fake:8", modality: image}, ear: {model: "builtin:audio-logmel"}, '
+        f'words: {{model: "fake:8"}}}}\ncollections: {{things: {collection}}}\n'
+    )
+    with pytest.raises(SettingsError, match=told):
+        load_project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "told"),
+    [
+        ("{model: builtin:image-scater}", "there are builtin:image-scatter and builtin:audio-logmel"),
+        ("{model: builtin:image-scatter, modality: audio}", "encodes image, not audio"),
+    ],
+)
+def test_builtin_encoders_know_what_they_are_for(encoder, told, tmp_path):
+    """Their modality need not be said, and cannot be another."""
+    (tmp_path / "evervec.yaml").write_text(f"encoders: {{own: {encoder}}}\ncollections: {{}}\n")
+    with pytest.raises(SettingsError, match=told):
+        load_project(tmp_path)
