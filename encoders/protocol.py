@@ -1,8 +1,8 @@
-"""The contract of an encoder and of its tokenizer; everything below is duck-typed against it."""
+"""The contract of an encoder, of its tokenizer and of what prepares media for it; all else is duck-typed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 class Encoder(Protocol):
-    """A loaded encoder."""
+    """A loaded encoder of texts."""
 
     facts: EncoderFacts
     tokenizer: Tokenizer
@@ -48,4 +48,32 @@ class Encoder(Protocol):
 
     def encode_query(self, text: str) -> np.ndarray:
         """The vector of a query, float32 (dim,)."""
+        ...
+
+
+class Preparer(Protocol):
+    """Turns decoded media into what an encoder takes; has no weights, so every worker can have one."""
+
+    least: int
+    """For images: the shorter side in pixels below which detail would be lost; larger ones may be reduced."""
+
+    rate: int
+    """For audio: samples per second that the encoder expects; 0 for images."""
+
+    def prepare(self, decoded: Any) -> np.ndarray:
+        """The input of one chunk: from a `PIL.Image` in RGB, or mono float32 samples at `rate`."""
+        ...
+
+
+class MediaEncoder(Protocol):
+    """A loaded encoder of images or audio."""
+
+    facts: EncoderFacts
+
+    def encode(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit vectors, float32 (n, dim), of what its `Preparer` made, in the order of `inputs`."""
+        ...
+
+    def encode_query(self, text: str) -> np.ndarray:
+        """The vector of a text, float32 (dim,); raises `EncoderUnusable` unless the encoder is joint."""
         ...

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from encoders.errors import EncoderUnusable
 
-Modality = Literal["text"]
+Modality = Literal["text", "image", "audio"]
 DEFAULT_CHUNK_TOKENS = 256
 
 
@@ -35,6 +35,20 @@ class EncoderSpec(BaseModel):
 
 
 @dataclass(frozen=True)
+class MediaFacts:
+    """What decoding says of an image (`width`, `height` in pixels as shown) or of audio (`seconds`, `rate`
+    in samples per second, `channels`); `format` as the library calls it, in lower case (`jpeg`, `flac`).
+    """
+
+    format: str
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+    rate: int | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
 class EncoderFacts:
     """What the model's files say, read without loading it.
 
@@ -53,6 +67,10 @@ class EncoderFacts:
     folder: Path | None
     """Where the files are; None for an encoder without any."""
     tokenizer_folder: Path | None
+    modality: Modality = "text"
+    """Of the items that it encodes."""
+    queries: tuple[Modality, ...] = ("text",)
+    """Of the queries that it can put into the space of the items."""
 
 
 class ChunkSpec(BaseModel):
