@@ -161,9 +161,6 @@ class _Transformer:
         """Vectors (n, width) of inputs of equal shape, or of waveforms of any length if `pads`."""
         features = _features(self.module, self._family, inputs)
         if self._family.rule == "joint":
-            if self._family.tower == "audio":
-                # False outright: left out, the extractor of CLAP calls one window of each batch longer
-                features["is_longer"] = torch.zeros(len(inputs), 1, dtype=torch.bool)
             return _tensor(getattr(self.module, f"get_{self._family.modality}_features")(**features))
         with warnings.catch_warnings():
             # of torch, about masks that WavLM itself makes of two types
@@ -207,7 +204,7 @@ class _SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
         logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-        self._family = family
+        self._family, self._max_tokens = family, facts.max_tokens
         self.module: Any = SentenceTransformer(
             str(facts.folder),
             device="cpu",
@@ -220,8 +217,6 @@ class _SentenceTransformer:
             raise EncoderUnusable(
                 f"{spec.model} says in its modules that it takes no {' and no '.join(missing)}"
             )
-        if "text" in facts.queries:
-            self.module.max_seq_length = facts.max_tokens
         if spec.layers is not None:
             backbone = self.module.transformers_model
             keep_layers(getattr(backbone, f"{family.tower}_model") if family.tower else backbone, spec.layers)
@@ -234,7 +229,7 @@ class _SentenceTransformer:
     def text_vectors(self, text: str) -> torch.Tensor:
         """The vector (1, width) of a text, by a joint model."""
         device = self.module.device
-        features = self.module.preprocess([text])
+        features = self.module.preprocess([text], max_length=self._max_tokens)
         return self._embedded({k: v.to(device) if torch.is_tensor(v) else v for k, v in features.items()})
 
     def _embedded(self, features: dict[str, Any]) -> torch.Tensor:
@@ -267,6 +262,9 @@ def _features(model: Any, family: Family, inputs: list[np.ndarray]) -> dict[str,
     if getattr(model.config, "feat_extract_norm", None) == "layer":
         mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
         features["attention_mask"] = mask.long().to(model.device)
+    if model.config.model_type == "clap":
+        # no window is longer than it reads: its extractor says so of one of each batch, drawn at random
+        features["is_longer"] = torch.zeros(len(inputs), 1, dtype=torch.bool)
     if model.config.model_type.startswith("siglip2"):
         n, rows, columns, _ = values.shape
         features[family.takes] = values.flatten(1, 2)

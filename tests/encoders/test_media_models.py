@@ -639,6 +639,16 @@ def test_sentence_transformers_folders(name, write, written, tmp_path):
         np.testing.assert_allclose(model.encoder.encode_query("a photo of the red circle"), asked, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["clap_fused", "siglip2"])
+def test_sentence_transformers_folders_with_inputs_of_their_own(name, written, opened, tmp_path):
+    """Models that take more than one input are given it there as well."""
+    model = open_folder(saved(written(name), tmp_path / "saved"), modality_of(name))
+    plain = opened(name)
+    made = inputs(plain)
+    np.testing.assert_allclose(model.encoder.encode(made), plain.encoder.encode(made), atol=1e-5)
+    assert model.encoder.encode_query("a red circle " * 20).shape == (model.facts.dim,)
+
+
 def test_settings_of_sentence_transformers_folders(written, tmp_path):
     """Its prompts are taken, layers are cut, and what stands before the model is refused if unknown."""
     folder = saved(written("clip"), tmp_path / "saved")
