@@ -1,9 +1,9 @@
-"""From a spec to facts, and to a loaded encoder. The one place that knows which kinds there are."""
+"""From a spec to facts, and to what is loaded. The one place that knows which kinds there are."""
 
 from typing import Literal
 
-from encoders import fake, files
-from encoders.protocol import Encoder, Tokenizer
+from encoders import fake, files, media_files
+from encoders.protocol import Encoder, MediaEncoder, Preparer, Tokenizer
 from encoders.spec import EncoderFacts, EncoderSpec
 
 Device = Literal["cpu", "cuda"]
@@ -13,7 +13,9 @@ def describe(spec: EncoderSpec, hashes: files.HashCache) -> EncoderFacts:
     """Fingerprint, space, dims and limits of an encoder, without loading it. Raises `EncoderError`."""
     if spec.model.startswith("fake:"):
         return fake.describe(spec)
-    return files.describe(spec, hashes)
+    if spec.modality == "text":
+        return files.describe(spec, hashes)
+    return media_files.describe(spec, hashes)
 
 
 def open_tokenizer(facts: EncoderFacts) -> Tokenizer:
@@ -32,7 +34,7 @@ def open_encoder(
     device: Device | None = None,
     threads: int | None = None,
 ) -> Encoder:
-    """Load the encoder: on the GPU if there is one and `device` does not say otherwise.
+    """Load an encoder of texts: on the GPU if there is one and `device` does not say otherwise.
 
     `threads` bounds the CPU threads of this process. Raises `EncoderUnusable`.
     """
@@ -41,3 +43,27 @@ def open_encoder(
     from encoders.text import TextEncoder  # imports torch: seconds
 
     return TextEncoder(spec, facts, device=device, threads=threads)
+
+
+def open_preparer(spec: EncoderSpec, facts: EncoderFacts) -> Preparer:
+    """What turns decoded media into the encoder's inputs, without the encoder. Raises `EncoderUnusable`."""
+    if facts.folder is None:
+        return fake.FakePreparer(facts.modality)
+    from encoders.processors import MediaPreparer  # imports transformers: seconds
+
+    return MediaPreparer(spec, facts)
+
+
+def open_media_encoder(
+    spec: EncoderSpec,
+    facts: EncoderFacts,
+    *,
+    device: Device | None = None,
+    threads: int | None = None,
+) -> MediaEncoder:
+    """Load an encoder of images or audio; where and with how many threads is as for `open_encoder`."""
+    if facts.folder is None:
+        return fake.FakeMediaEncoder(facts)
+    from encoders.loaded import LoadedMediaEncoder  # imports torch: seconds
+
+    return LoadedMediaEncoder(spec, facts, device=device, threads=threads)

@@ -1,17 +1,21 @@
-"""The production fake: text to a unit vector by hashing, for dry tours, tests and measuring the pipeline."""
+"""The production fake: content to a unit vector by hashing, for dry tours, tests and measurements."""
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from encoders.errors import EncoderUnusable
 from encoders.protocol import Tokenizer, Tokens
-from encoders.spec import EncoderFacts, EncoderSpec
+from encoders.spec import EncoderFacts, EncoderSpec, Modality
 
 _MAX_TOKENS = 512
 _WORD = re.compile(r"\w+|[^\w\s]")
+_RATE = 8_000
+_SIDE, _BLOCKS = 8, 64
 
 
 def describe(spec: EncoderSpec) -> EncoderFacts:
@@ -34,6 +38,8 @@ def describe(spec: EncoderSpec) -> EncoderFacts:
         query_prompt=spec.query_prompt or "",
         folder=None,
         tokenizer_folder=None,
+        modality=spec.modality,
+        queries=(spec.modality,),
     )
 
 
@@ -52,11 +58,47 @@ class FakeEncoder:
         return vector
 
     def _vectors(self, prompt: str, texts: Sequence[str]) -> np.ndarray:
-        dim = self.facts.dim
-        digests = b"".join(hashlib.shake_128((prompt + t).encode()).digest(2 * dim) for t in texts)
-        raw = np.frombuffer(digests, dtype="<i2").reshape(len(texts), dim).astype(np.float32) + 0.5
-        unit: np.ndarray = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-        return unit
+        return _hashed(((prompt + t).encode() for t in texts), self.facts.dim)
+
+
+class FakePreparer:
+    """Reduces an image to 8 × 8 pixels and audio to 64 sums: float32, equal on every machine."""
+
+    least = 1
+
+    def __init__(self, modality: Modality) -> None:
+        self.rate = _RATE if modality == "audio" else 0
+
+    def prepare(self, decoded: Any) -> np.ndarray:
+        """(8, 8, 3) of an image, (64,) of samples; whole numbers, so that no rounding differs."""
+        if self.rate:
+            whole = np.rint(np.asarray(decoded, np.float64) * 2**15).astype(np.int64)
+            parts = np.array_split(whole, _BLOCKS)
+            return np.array([np.abs(p).sum() + p.sum() for p in parts], dtype=np.float32)
+        return np.asarray(decoded.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float32)
+
+
+class FakeMediaEncoder:
+    """Equal inputs get equal vectors, different inputs nearly orthogonal ones; it is not joint."""
+
+    def __init__(self, facts: EncoderFacts) -> None:
+        self.facts = facts
+
+    def encode(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        return _hashed((np.asarray(i, dtype="<f4").tobytes() for i in inputs), self.facts.dim)
+
+    def encode_query(self, text: str) -> np.ndarray:
+        raise EncoderUnusable(
+            f"{self.facts.space_id} knows no texts: it can only be searched by {self.facts.modality}"
+        )
+
+
+def _hashed(contents: Iterable[bytes], dim: int) -> np.ndarray:
+    """A unit vector of each content, float32 (n, dim)."""
+    digests = b"".join(hashlib.shake_128(c).digest(2 * dim) for c in contents)
+    raw = np.frombuffer(digests, dtype="<i2").reshape(-1, dim).astype(np.float32) + 0.5
+    unit: np.ndarray = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    return unit
 
 
 class FakeTokenizer:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.errors import EncoderNotFound, EncoderUnusable
+from encoders.families import family_of
 from encoders.spec import EncoderFacts, EncoderSpec
 
 MEANING = 1
@@ -22,7 +23,7 @@ _WEIGHTS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 _UNUSED = {"data_config.json", "model_args.json", "train_results.json", "trainer_state.json"}
 _NAMES_AND_VERSIONS = {"_name_or_path", "name_or_path", "transformers_version", "__version__"}
-_DOCUMENT_PROMPTS, _QUERY_PROMPTS = ("document", "passage", "corpus"), ("query",)
+_DOCUMENT_PROMPTS, QUERY_PROMPTS = ("document", "passage", "corpus"), ("query",)
 _DEFAULT_MAX_TOKENS = 512
 
 
@@ -49,15 +50,21 @@ def locate(spec: EncoderSpec) -> Path:
 def describe(spec: EncoderSpec, hashes: "HashCache") -> EncoderFacts:
     """Everything that can be known of a text encoder from its files."""
     folder = locate(spec)
-    modules = _modules(folder)
+    modules = modules_of(folder)
     base = modules[0][1]
-    config = _json(base / "config.json")
+    config = read_json(base / "config.json")
     if not config and modules[0][0] != "StaticEmbedding":
         raise EncoderNotFound(
             f"{base} has no config.json: expected the folder of a model; correct `encoders:` in evervec.yaml"
         )
-    prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
-    dim = _dim(folder, config, modules)
+    family = family_of(config)
+    if family is not None:
+        raise EncoderUnusable(
+            f"{spec.model} is a {config['model_type']!r} model, which encodes {family.modality}, but is "
+            f"declared as one of text; add `modality: {family.modality}`, or point `model:` at another"
+        )
+    prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    dim = width_of_modules(folder, modules) or _width(folder, config)
     if spec.truncate_dim is not None and spec.truncate_dim > dim:
         raise EncoderUnusable(
             f"truncate_dim is {spec.truncate_dim}, but {spec.model} has {dim} dims; give at most {dim}"
@@ -66,12 +73,12 @@ def describe(spec: EncoderSpec, hashes: "HashCache") -> EncoderFacts:
     if spec.layers is not None and (depth is None or spec.layers > depth):
         raise EncoderUnusable(f"layers is {spec.layers}, but {spec.model} has {depth}; give at most that")
     dim = min(dim, spec.truncate_dim or dim)
-    document = _prompt(spec.document_prompt, prompts, _DOCUMENT_PROMPTS)
-    query = _prompt(spec.query_prompt, prompts, _QUERY_PROMPTS)
+    document = prompt_of(spec.document_prompt, prompts, _DOCUMENT_PROMPTS)
+    query = prompt_of(spec.query_prompt, prompts, QUERY_PROMPTS)
     longest = _max_tokens(base, config)
     longest = min(longest, spec.max_tokens or longest)
     layers = spec.layers or depth
-    moving = [MEANING, _content(folder, modules, hashes), layers, dim, longest, document, query]
+    moving = [MEANING, content_of(folder, modules, hashes), layers, dim, longest, document, query]
     fingerprint = hashlib.sha256(json.dumps(moving).encode()).hexdigest()
     kind = "".join(c for c in str(config.get("model_type", "model")).lower() if c.isalnum())
     return EncoderFacts(
@@ -93,7 +100,7 @@ class HashCache:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         try:
-            self._known: dict[str, list[Any]] = _json(path) if path else {}
+            self._known: dict[str, list[Any]] = read_json(path) if path else {}
         except EncoderUnusable:
             self._known = {}  # torn: only a cache
 
@@ -174,7 +181,7 @@ def _fetched(model: str, revision: str | None, *, local_files_only: bool) -> Pat
     )
 
 
-def _modules(folder: Path) -> list[tuple[str, Path]]:
+def modules_of(folder: Path) -> list[tuple[str, Path]]:
     """(class name, folder) of each sentence-transformers module; a bare transformer has none listed."""
     listed = folder / "modules.json"
     if not listed.is_file():
@@ -183,12 +190,12 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     return [(e["type"].rpartition(".")[2], folder / e["path"]) for e in entries]
 
 
-def _dim(folder: Path, config: dict[str, Any], modules: list[tuple[str, Path]]) -> int:
-    """Length of the vectors: the last module that changes it, else the transformer's own width."""
+def width_of_modules(folder: Path, modules: list[tuple[str, Path]]) -> int | None:
+    """Length of the vectors as the last module says that changes it; None if none does."""
     for kind, path in reversed(modules):
         if kind == "StaticEmbedding":
             return _embedding_width(path / "model.safetensors")
-        inside = _json(path / "config.json") if path != folder else {}
+        inside = read_json(path / "config.json") if path != folder else {}
         width = inside.get("out_features") if kind == "Dense" else None
         if kind == "Pooling":
             width = inside.get("embedding_dimension", inside.get("word_embedding_dimension"))
@@ -197,6 +204,11 @@ def _dim(folder: Path, config: dict[str, Any], modules: list[tuple[str, Path]]) 
             width = width and width * max(1, flags if not isinstance(modes, list | tuple) else len(modes))
         if width:
             return int(width)
+    return None
+
+
+def _width(folder: Path, config: dict[str, Any]) -> int:
+    """The transformer's own width."""
     width = config.get("hidden_size", config.get("dim", config.get("d_model")))
     if not width:
         raise EncoderUnusable(f"{folder}/config.json does not say how wide its vectors are (hidden_size)")
@@ -211,15 +223,24 @@ def _embedding_width(weights: Path) -> int:
 
 
 def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
-    said = _json(folder / "sentence_bert_config.json").get("max_seq_length")
-    tokenizer = _json(folder / "tokenizer_config.json").get("model_max_length")
+    said = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+    tokenizer = read_json(folder / "tokenizer_config.json").get("model_max_length")
     positions = config.get("max_position_embeddings")
     limits = [int(x) for x in (said, tokenizer, positions) if x and 0 < x < 10**6]
     return (int(said) if said else min(limits)) if limits else _DEFAULT_MAX_TOKENS
 
 
-def _content(folder: Path, modules: list[tuple[str, Path]], hashes: HashCache) -> list[list[str]]:
-    """(role, hash) of every file that can move a vector; its place and the weights' names do not count."""
+def content_of(
+    folder: Path,
+    modules: list[tuple[str, Path]],
+    hashes: HashCache,
+    *,
+    convert: str = "sentence_transformers.SentenceTransformer(FOLDER).save(NEW_FOLDER)",
+) -> list[list[str]]:
+    """(role, hash) of every file that can move a vector; its place and the weights' names do not count.
+
+    Other weights than safetensors raise `EncoderUnusable`, with `convert` as the way out.
+    """
     directories = sorted({folder, *(path for _, path in modules if path.is_dir())})
     found = []
     for directory in directories:
@@ -227,7 +248,7 @@ def _content(folder: Path, modules: list[tuple[str, Path]], hashes: HashCache) -
         if _WEIGHTS not in suffixes and (directory == modules[0][1] or suffixes & _PICKLES):
             raise EncoderUnusable(
                 f"{directory} has no *.safetensors: other weight formats can run code when loaded and are "
-                "refused. Convert it: sentence_transformers.SentenceTransformer(FOLDER).save(NEW_FOLDER)"
+                f"refused. Convert it: {convert}"
             )
         for file in sorted(directory.iterdir()):
             if file.suffix == _WEIGHTS:
@@ -247,13 +268,15 @@ def _textual_hash(file: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _prompt(own: str | None, prompts: dict[str, str], names: tuple[str, ...]) -> str:
+def prompt_of(own: str | None, prompts: dict[str, str], names: tuple[str, ...]) -> str:
+    """The spec's own prompt, or the first that the model has under one of the names."""
     if own is not None:
         return own
     return next((prompts[n] for n in names if prompts.get(n)), "")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none. Raises `EncoderUnusable` if it is torn."""
     document = _parsed(path) if path.is_file() else {}
     return document if isinstance(document, dict) else {}
 

@@ -11,17 +11,15 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 
+from encoders.backbone import SAME_SPACE, cosines, keep_layers, quiet_transformers, unit
 from encoders.batching import pack
-from encoders.errors import BadVector, EncoderUnusable
+from encoders.errors import EncoderUnusable
 from encoders.protocol import Tokenizer
 from encoders.spec import EncoderFacts, EncoderSpec
 from encoders.tokens import ModelTokenizer
 
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 32_768}
 """Padded tokens of one forward pass: on a CPU what fits its caches, on a GPU what fills it."""
-
-SAME_SPACE = 0.9999
-"""Least cosine to fp32 on the golden texts at which another precision still writes the same space."""
 
 GOLDEN_TEXTS = (
     "Return the absolute value of the argument.",
@@ -81,14 +79,7 @@ class TextEncoder:
             features = self._model.preprocess([texts[i] for i in batch], prompt=prompt or None, task=task)
             result = self._model(self._to_device(features), task=task)["sentence_embedding"]
             out[batch] = result[:, : self.facts.dim].float().cpu().numpy()
-        return self._unit(out) if self._normalizes else out
-
-    @staticmethod
-    def _unit(vectors: np.ndarray) -> np.ndarray:
-        """Norm 1 in float32: bf16 rounding and truncation both leave something else."""
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: np.ndarray = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
-        return unit
+        return unit(out) if self._normalizes else out
 
     def _check_dim(self) -> None:
         with torch.inference_mode():
@@ -113,19 +104,10 @@ class TextEncoder:
         self._model.load_state_dict(kept)
 
 
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Row by row cosine of two (n, dim) arrays; raises `BadVector` where a row has no direction."""
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    if not np.all(norms > 0):
-        raise BadVector("the encoder gives zero or NaN vectors for ordinary text")
-    found: np.ndarray = (a * b).sum(axis=1) / norms
-    return found
-
-
 def _load(spec: EncoderSpec, facts: EncoderFacts, device: str) -> SentenceTransformer:
     """Load with remote code off and safetensors only, quietly; keep `layers` of the transformer."""
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    _quiet_transformers()
+    quiet_transformers()
     try:
         model = SentenceTransformer(
             str(facts.folder),
@@ -140,27 +122,11 @@ def _load(spec: EncoderSpec, facts: EncoderFacts, device: str) -> SentenceTransf
     if not isinstance(model[0], StaticEmbedding):  # which reads a text of any length
         model.max_seq_length = facts.max_tokens
     if spec.layers is not None:
-        _keep_layers(model, spec.layers)
+        backbone = model.transformers_model
+        if backbone is None:
+            raise EncoderUnusable("`layers` needs a transformer to cut, and this model has none")
+        keep_layers(backbone, spec.layers)
     return model
-
-
-def _keep_layers(model: SentenceTransformer, layers: int) -> None:
-    """Cut the transformer off after its first `layers` layers (an early exit)."""
-    backbone = model.transformers_model
-    if backbone is None:
-        raise EncoderUnusable("`layers` needs a transformer to cut, and this model has none")
-    depth = backbone.config.num_hidden_layers
-    stacks = [
-        (owner, name, child)
-        for owner in backbone.modules()
-        for name, child in owner.named_children()
-        if isinstance(child, torch.nn.ModuleList) and len(child) == depth
-    ]
-    if len(stacks) != 1:
-        raise EncoderUnusable(f"`layers`: expected one stack of {depth} layers, found {len(stacks)}")
-    owner, name, stack = stacks[0]
-    setattr(owner, name, stack[:layers])
-    backbone.config.num_hidden_layers = layers
 
 
 def _has_bf16(device: str) -> bool:
@@ -168,11 +134,3 @@ def _has_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _quiet_transformers() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    quiet: Any = transformers_logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()

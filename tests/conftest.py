@@ -40,6 +40,14 @@ def _no_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="session")
+def joint_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small CLIP that knows colours and shapes; trained at the first use, in seconds."""
+    from tests.encoders.joint import write_joint
+
+    return write_joint(tmp_path_factory.mktemp("joint"))
+
+
 @pytest.fixture
 def make_project(tmp_path: Path) -> Callable[..., Project]:
     """Write an evervec.yaml (by default one collection `docs` of text files) and load it."""

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from encoders import catalog, files
 from encoders.errors import EncoderUnusable
-from encoders.fake import FakeEncoder, FakeTokenizer
+from encoders.fake import FakeEncoder, FakeMediaEncoder, FakePreparer, FakeTokenizer
 from encoders.spec import EncoderSpec
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=8, unique=True)
@@ -92,6 +93,23 @@ def test_each_setting_is_a_space_of_its_own(change):
     assert one.facts.space_id != other.facts.space_id
 
 
+@pytest.mark.parametrize(
+    ("settings", "fingerprint"),
+    [
+        ({"model": "fake:16"}, "c86507e36185bb1cdfb9ff6c9fd9bbbe46b5026bcb061454f7ef9a6883d6499b"),
+        ({"model": "fake:64"}, "cab4f6fe02fd9346ab42056da08c573b92cfa05565c01a5d79a32e5551f01788"),
+        (
+            {"model": "fake:64", "truncate_dim": 16, "query_prompt": "q: "},
+            "a9a481d72cc512a0e363ce6ae0a693514e89c01af2154d85a6c5f5ef62f6b0fe",
+        ),
+    ],
+    ids=["16", "64", "settings"],
+)
+def test_fakes_of_text_are_those_of_the_first_version(settings, fingerprint):
+    """Lakes name these spaces: what is added to specs must leave the fingerprints of text alone."""
+    assert fake(**settings).facts.fingerprint == fingerprint
+
+
 def test_facts_are_stable():
     """Describing the same spec twice gives the same facts; the space says kind and dims."""
     assert fake().facts == fake().facts
@@ -119,3 +137,52 @@ def test_tokens_are_words_and_marks():
     found = [text[a:b] for a, b in zip(tokens.start, tokens.end, strict=True)]
     assert found == ["Grüße", ",", "東京", "!", "x_1"]
     assert FakeTokenizer().count([text, "", " "]) == [5, 0, 0]
+
+
+def media(modality: str, model: str = "fake:64") -> tuple[FakePreparer, FakeMediaEncoder]:
+    spec = EncoderSpec(model=model, modality=modality)
+    facts = catalog.describe(spec, files.HashCache(None))
+    return catalog.open_preparer(spec, facts), catalog.open_media_encoder(spec, facts)
+
+
+def test_each_modality_is_a_space_of_its_own():
+    """The same fake for text, images and audio is three encoders."""
+    facts = [fake().facts, media("image")[1].facts, media("audio")[1].facts]
+    assert len({f.fingerprint for f in facts}) == len({f.space_id for f in facts}) == 3
+    assert [(f.modality, f.queries) for f in facts] == [(m, (m,)) for m in ("text", "image", "audio")]
+
+
+def test_images_by_content():
+    """Equal pictures get equal unit vectors, alone or in company; different ones far ones."""
+    preparer, encoder = media("image", "fake:1024")
+    assert (preparer.least, preparer.rate) == (1, 0)
+    pictures = [Image.new("RGB", (30, 20), colour) for colour in ("red", "green", "blue")]
+    inputs = [preparer.prepare(p) for p in [*pictures, pictures[0].copy()]]
+    assert {(i.shape, i.dtype.name) for i in inputs} == {((8, 8, 3), "float32")}
+    vectors = encoder.encode(inputs)
+    assert (vectors.dtype, vectors.shape) == (np.float32, (4, 1024))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert (vectors[0] == vectors[3]).all()
+    assert (encoder.encode(inputs[1:2])[0] == vectors[1]).all()
+    assert np.abs(vectors[:3] @ vectors[:3].T - np.eye(3)).max() < 0.2
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 8_000], ids=str)
+def test_audio_of_any_length(length):
+    """Samples are reduced to 64 numbers; one sample louder is another vector."""
+    preparer, encoder = media("audio", "fake:1024")
+    assert preparer.rate == 8_000
+    samples = np.sin(np.arange(length, dtype=np.float32))
+    louder = np.append(samples[1:], np.float32(0.9))
+    inputs = [preparer.prepare(samples), preparer.prepare(samples.copy()), preparer.prepare(louder)]
+    assert {(i.shape, i.dtype.name) for i in inputs} == {((64,), "float32")}
+    vectors = encoder.encode(inputs)
+    assert (vectors[0] == vectors[1]).all()
+    assert abs(vectors[0] @ vectors[2]) < 0.2
+    assert encoder.encode([]).shape == (0, 1024)
+
+
+def test_fakes_of_media_know_no_text():
+    """A fake of images says that it cannot be asked in words."""
+    with pytest.raises(EncoderUnusable, match="only be searched by image"):
+        media("image")[1].encode_query("a red circle")

@@ -234,6 +234,12 @@ def test_space_id_is_safe_and_readable(minilm_facts, describe, minilm_folder):
     assert describe("fake:32").space_id.startswith("fake_32_")
 
 
+def test_minilm_is_that_of_the_first_version(minilm_facts):
+    """What is added to specs and facts leaves the fingerprints of text encoders alone."""
+    golden = "d11973568f1e525ad1fd6919276a63c650399f08bd2add6dff9813b150d7f630"
+    assert minilm_facts.fingerprint == golden
+
+
 def test_facts_of_minilm(minilm_facts, minilm_folder):
     """Dims, length and prompts are read from the files without loading the model."""
     assert (minilm_facts.dim, minilm_facts.max_tokens) == (384, 256)

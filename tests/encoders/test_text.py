@@ -15,10 +15,11 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from encoders import files
+from encoders.backbone import SAME_SPACE, cosines
 from encoders.batching import pack
 from encoders.errors import BadVector, EncoderUnusable
 from encoders.spec import EncoderSpec
-from encoders.text import SAME_SPACE, TOKENS_PER_PASS, TextEncoder, cosines
+from encoders.text import TOKENS_PER_PASS, TextEncoder
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "vectors.json").read_text(encoding="utf-8"))[
     "golden"
