@@ -48,6 +48,7 @@ _KINDS: tuple[tuple[int, bytes, str], ...] = (
 )
 """Offset, bytes found there, what it is; the more telling first."""
 
+_RIFF = (b"RIFF", b"RIFX", b"RF64", b"FORM")
 _SAMPLE = 512
 
 
@@ -56,7 +57,7 @@ def seems(content: bytes) -> str:
     if not content:
         return "an empty file"
     for at, mark, what in _KINDS:
-        if content.startswith(mark, at):
+        if content.startswith(mark, at) and (at != 8 or content.startswith(_RIFF)):
             return what
     head = content[:_SAMPLE]
     if not any(head):

@@ -1,9 +1,12 @@
 """Pictures and sounds to test with: good ones in every format, and whatever may go wrong with a file."""
 
 import io
+import os
 import random
 import struct
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,3 +212,168 @@ def claims(side: int) -> dict[str, bytes]:
         "claims.bmp": bmp[:18] + struct.pack("<ii", side, side) + bmp[26:],
         "claims.tiff": grey_tiff(side, side, 8, bytes(64)),
     }
+
+
+def vbr_mp3(seconds: float, rate: int = RATE, channels: int = 1) -> bytes:
+    """An MP3 whose frames differ in length."""
+    out = io.BytesIO()
+    options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.6}
+    with soundfile.SoundFile(out, "w", rate, channels, bitrate_mode="VARIABLE", **options) as file:
+        file.write(wave(seconds, rate, channels))
+    return out.getvalue()
+
+
+def wav(
+    rate: int, channels: int, data: bytes, *, bits: int = 16, claimed: int | None = None, coding: int = 1
+) -> bytes:
+    """A WAV by hand; `claimed` is the size that its header gives for `data`."""
+    align = channels * bits // 8
+    coding_chunk = struct.pack(
+        "<4sIHHIIHH",
+        b"fmt ",
+        16,
+        coding,
+        channels & 0xFFFF,
+        rate,
+        rate * align & 0xFFFFFFFF,
+        align & 0xFFFF,
+        bits,
+    )
+    size = len(data) if claimed is None else claimed
+    return (
+        struct.pack("<4sI4s", b"RIFF", 36 + len(data), b"WAVE")
+        + coding_chunk
+        + struct.pack("<4sI", b"data", size)
+        + data
+    )
+
+
+def _broken_pictures(rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    good = pictures(rng.randrange(1_000))
+    for name, content in good.items():
+        stem, kind = name.split(".")
+        yield f"{stem}-half.{kind}", content[: len(content) // 3]
+        yield f"{stem}-header.{kind}", content[: rng.randrange(8, 24)]
+    for name in (n for n in good if n.endswith(".png")):
+        yield f"flipped-{name}", flipped(good[name], rng)
+    for name, content in claims(12_000).items():
+        yield name, content
+    yield "bomb.png", bomb(30_000)
+    yield "bomb-small.png", bomb(6_500)
+    yield "rows-missing.png", png(10, 10, b"\0" * 93)
+    yield "tiles.tiff", grey_tiff(8, 8, 8, bytes(64), t322=(60_000,), t323=(60_000,), t324=(8,), t325=(64,))
+    yield "no-strips.tiff", grey_tiff(8, 8, 8, bytes(64), t278=(4,))
+    yield "numbers.tiff", grey_tiff(1, 1, 32, bytes(4), t339=(2,))
+    yield "nan.tiff", grey_tiff(1, 1, 32, struct.pack("<f", float("nan")), t339=(3,))
+    yield "empty.png", b""
+    yield "zeros.jpg", bytes(5_000)
+    yield "noise.jpg", rng.randbytes(5_000)
+    yield "noise-after-head.jpg", good["baseline.jpg"][:20] + rng.randbytes(5_000)
+    yield "page.jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
+    yield "drawing.png", b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>'
+    yield "entities.png", b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "b">]><svg>&a;</svg>'
+    yield "document.webp", b"%PDF-1.7\n1 0 obj\n"
+    yield "photo.avif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + rng.randbytes(100)
+    yield "sound.png", wav(8_000, 1, bytes(800))
+    yield "pointer.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
+    yield "program.bmp", b"BM" + rng.randbytes(40)
+    yield "postscript.tiff", b"%!PS-Adobe-3.0 EPSF-3.0\n(%pipe%id) (w) file\n"
+
+
+def _broken_sounds(rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    good = sounds(rng.randrange(1_000), seconds=0.5)
+    for name, content in good.items():
+        stem, kind = name.split(".")
+        yield f"{stem}-half.{kind}", content[: len(content) // 2]
+    for name in ("vorbis.ogg", "opus.opus"):
+        yield f"flipped-{name}", flipped(good[name], rng)
+    yield "end-missing.ogg", good["vorbis.ogg"][: good["vorbis.ogg"].rindex(b"OggS")]
+    yield "joined.ogg", good["vorbis.ogg"] + good["opus.opus"]
+    mp3 = good["layer3.mp3"]
+    yield "hole.mp3", mp3[: len(mp3) // 2] + bytes(1_000) + mp3[len(mp3) // 2 + 1_000 :]
+    yield "nothing.wav", wav(8_000, 1, b"")
+    yield "claims.wav", wav(8_000, 1, bytes(800), claimed=2**30)
+    yield "1-hertz.wav", wav(1, 1, bytes(800))
+    yield "10-megahertz.wav", wav(10_000_000, 1, bytes(800))
+    yield "odd-rate.wav", wav(383_987, 1, bytes(800))
+    yield "channels.wav", wav(8_000, 200, bytes(4_000))
+    yield "no-channels.wav", wav(8_000, 0, bytes(800))
+    yield "coding.wav", wav(8_000, 1, bytes(800), coding=0x1234)
+    for name, value in (("nan", float("nan")), ("infinite", float("inf")), ("loud", 1e30)):
+        yield f"{name}.wav", wav(8_000, 1, struct.pack("<f", value) * 100, bits=32, coding=3)
+    yield "empty.wav", b""
+    yield "zeros.flac", bytes(5_000)
+    yield "noise.mp3", rng.randbytes(5_000)
+    yield "noise-after-head.flac", good["16.flac"][:60] + rng.randbytes(5_000)
+    yield "noise-after-tag.mp3", b"ID3\4\0\0\0\0\0\0" + bytes(5_000)
+    yield "page.mp3", b"<html><head><title>Sign in</title></head></html>"
+    yield "film.wav", b"\0\0\0\x20ftypisom" + rng.randbytes(100)
+    yield "song.mp3", b"\0\0\0\x20ftypM4A " + rng.randbytes(100)
+    yield "radio.ogg", b"\x1aE\xdf\xa3" + rng.randbytes(100)
+    yield "picture.wav", saved(picture(), "PNG")
+    yield "text.ogg", b"Lorem ipsum dolor sit amet. " * 20
+
+
+_ODD_NAMES = (
+    "two words",
+    "new\nline",
+    "uml\N{LATIN SMALL LETTER A WITH DIAERESIS}ut",
+    "quote'\"",
+    "-dash",
+    "%2e%2e",
+    "a" * 200,
+)
+
+
+def write_hostile(folder: Path, seed: int) -> dict[str, str]:
+    """Write more than 100 files that are to be refused: names, and the stage that they fail in.
+
+    Contents fail to decode, each as what its name says; what is no file within `folder` fails to be
+    pulled. What depends on permissions is left out for a user who has them all.
+    """
+    rng = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = {}
+    for name, content in (*_broken_pictures(rng), *_broken_sounds(rng)):
+        (folder / name).write_bytes(content)
+        stages[name] = "decode"
+    for odd in _ODD_NAMES:
+        (folder / f"{odd}.png").write_bytes(rng.randbytes(100))
+        stages[f"{odd}.png"] = "decode"
+    outside = folder.parent / f"{folder.name}-outside.png"
+    outside.write_bytes(saved(picture(), "PNG"))
+    for name, target in {
+        "outside.png": outside,
+        "endless.wav": Path("/dev/zero"),
+        "dangling.png": folder / "nowhere.png",
+        "loop-a.png": folder / "loop-b.png",
+        "loop-b.png": folder / "loop-a.png",
+        "itself.wav": folder / "itself.wav",
+        "folder.jpg": folder.parent,
+    }.items():
+        (folder / name).symlink_to(target)
+        stages[name] = "pull"
+    (folder / "directory.png").mkdir()
+    os.mkfifo(folder / "pipe.wav")
+    stages |= {"directory.png": "pull", "pipe.wav": "pull"}
+    if os.geteuid() != 0:
+        (folder / "unreadable.png").write_bytes(saved(picture(), "PNG"))
+        (folder / "unreadable.png").chmod(0)
+        stages["unreadable.png"] = "pull"
+    return stages
+
+
+def write_good(folder: Path, count: int, seed: int) -> dict[str, str]:
+    """Write `count` good files in all formats in turn: names, and their modality."""
+    folder.mkdir(parents=True, exist_ok=True)
+    modalities: dict[str, str] = {}
+    turn = 0
+    while len(modalities) < count:
+        made = {"image": pictures(seed + turn), "audio": sounds(seed + turn)}
+        for modality, files in made.items():
+            for name, content in files.items():
+                if len(modalities) < count:
+                    (folder / f"{turn:04}-{name}").write_bytes(content)
+                    modalities[f"{turn:04}-{name}"] = modality
+        turn += 1
+    return modalities
