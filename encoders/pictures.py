@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -43,10 +44,11 @@ _READERS: tuple[tuple[int, bytes, type[ImageFile.ImageFile]], ...] = (
     (0, b"MM\0+", TiffImageFile),
     (4, b"ftypavif", AvifImageFile),
     (4, b"ftypavis", AvifImageFile),
-    (4, b"ftypmif1", AvifImageFile),  # some AVIF encoders name the general brand first
     (0, b"BM", BmpImageFile),
 )
 _TAKEN = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
+
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # stuffing and restarts left out
 
 _TILE_WIDTH, _TILE_LENGTH, _BITS, _PHOTOMETRIC = 322, 323, 258, 262  # tags of TIFF
 _ORIENTATION = 0x0112
@@ -100,7 +102,7 @@ def decode_image(content: bytes, *, least: int = 0) -> tuple[Image.Image, MediaF
     """
     if len(content) > MAX_IMAGE_BYTES:
         raise Undecodable(f"{len(content):,} bytes of image, at most {MAX_IMAGE_BYTES:,} are taken per item")
-    reader = next((r for at, mark, r in _READERS if content.startswith(mark, at)), None)
+    reader = _reader(content)
     if reader is None:
         raise Undecodable(f"this is {seems(content)}; images are taken as {_TAKEN}")
     name = str(reader.format)
@@ -115,6 +117,12 @@ def decode_image(content: bytes, *, least: int = 0) -> tuple[Image.Image, MediaF
     except Exception as error:
         why = str(error) if " " in str(error) else f"{type(error).__name__} {error}".strip()
         raise Undecodable(f"the {name} is damaged or cut short: {why}") from error
+
+
+def _reader(content: bytes) -> type[ImageFile.ImageFile] | None:
+    if content.startswith((b"ftypmif1", b"ftypmsf1"), 4) and b"avif" in content[8:64]:
+        return AvifImageFile  # some encoders name the general brand, which HEIC has as well, first
+    return next((reader for at, mark, reader in _READERS if content.startswith(mark, at)), None)
 
 
 def _decoded(image: ImageFile.ImageFile, content: bytes, least: int) -> tuple[Image.Image, MediaFacts]:
@@ -149,8 +157,20 @@ def _require_sound(content: bytes, reader: type[ImageFile.ImageFile]) -> None:
     if reader is PngImageFile:
         for _ in _chunks(content):
             pass
-    if reader is JpegImageFile and (scans := content.count(b"\xff\xda")) > _MAX_SCANS:
+    if reader is JpegImageFile and (scans := _scans(content)) > _MAX_SCANS:
         raise Undecodable(f"the JPEG has {scans:,} scans, at most {_MAX_SCANS} are taken: a trap")
+
+
+def _scans(jpeg: bytes) -> int:
+    """Passes over the picture, up to its end mark; what is behind that, such as a film, is not looked at."""
+    at, scans = 2, 0
+    while found := _JPEG_MARKER.search(jpeg, at):
+        at = found.end()
+        if jpeg[at - 1] == 0xD9:
+            break
+        scans += jpeg[at - 1] == 0xDA
+        at += int.from_bytes(jpeg[at : at + 2], "big")  # over the segment, which may hold a thumbnail
+    return scans
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, memoryview]]:

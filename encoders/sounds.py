@@ -75,7 +75,8 @@ def decode_audio(content: bytes, rate: int) -> tuple[np.ndarray, MediaFacts]:
     FLAC, the frames and their count in MP3, and the number of samples wherever the header has it. Not
     seen: damage within the data of WAV, AIFF and CAF, damage within a frame of MP3, and the end that
     is missing of a WAV or CAF written to a pipe (its size is unknown), or of an MP3 without a count of
-    frames or a FLAC without a count of samples, cut between two frames.
+    frames or a FLAC without a count of samples, cut between two frames. Of damage within MP3 frames the
+    decoder writes a line to stderr.
     """
     if rate < 1:
         raise ValueError(f"rate is {rate}; give samples per second")

@@ -109,6 +109,7 @@ def pictures(seed: int = 0, width: int = 80, height: int = 60) -> dict[str, byte
         "restart.jpg": saved(image, "JPEG", restart_marker_rows=1),
         "grey.jpg": saved(image.convert("L"), "JPEG"),
         "cmyk.jpg": saved(image.convert("CMYK"), "JPEG"),
+        "stereo.jpg": saved(image, "MPO", save_all=True, append_images=[image.rotate(90)]),
         "rgb.png": saved(image, "PNG"),
         "rgba.png": saved(clear, "PNG"),
         "palette.png": saved(image.quantize(32), "PNG", transparency=3),

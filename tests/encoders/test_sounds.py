@@ -3,6 +3,7 @@
 import math
 import random
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -334,6 +335,14 @@ def test_a_rate_must_be_one():
     """What the caller wants is no matter of the file."""
     with pytest.raises(ValueError, match="rate is 0"):
         decode_audio(GOOD["16.wav"], 0)
+
+
+def test_threads_do_not_disturb_each_other():
+    """Many sounds at once come out as one by one."""
+    names = [*GOOD] * 3
+    with ThreadPoolExecutor(4) as pool:
+        for name, heard in zip(names, pool.map(lambda name: samples(GOOD[name]), names), strict=True):
+            assert np.array_equal(heard, samples(GOOD[name]))
 
 
 def test_samples_are_held_once():
