@@ -177,19 +177,20 @@ def _counted_mp3(content: bytes) -> bytes:
     starts = list(_frames(content))
     first = starts[0]
     frame = content[first : first + _frame_length(content, first)]
-    claimed = None
+    claimed, understood = None, False
     for mark, offset in ((b"Xing", 8), (b"Info", 8), (b"VBRI", 14)):
         place = frame.find(mark, 4, 64)
         if place > 0 and place + offset + 4 <= len(frame):
-            counts = mark == b"VBRI" or frame[place + 7] & 1
-            claimed = struct.unpack_from(">I", frame, place + offset)[0] if counts else None
+            understood = mark != b"VBRI"  # by libsndfile
+            if not understood or frame[place + 7] & 1:
+                (claimed,) = struct.unpack_from(">I", frame, place + offset)
             starts = starts[1:]  # it holds the count, not sound
             break
     if claimed is not None and claimed > len(starts):
         raise Undecodable(f"the MP3 is cut short: {len(starts):,} of {claimed:,} frames are there")
     if not starts:
         raise Undecodable("the MP3 has no samples")
-    if claimed == len(starts):
+    if understood and claimed == len(starts):
         return content
     mono = frame[3] >> 6 == 3
     place = 4 + ((17 if mono else 32) if frame[1] & 8 else (9 if mono else 17))

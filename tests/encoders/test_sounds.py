@@ -1,5 +1,6 @@
 """Files of sound to mono samples, or a reason why not; and the windows of a sound."""
 
+import io
 import math
 import random
 import struct
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -134,6 +136,16 @@ def test_blocks_leave_no_seam(rate, target):
         assert np.abs(heard - whole).max() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["layer3.mp3", "vorbis.ogg", "opus.opus", "16.flac"])
+def test_coded_blocks_leave_no_seam(name):
+    """Read in blocks, a coded sound is the same as read at once: a decoder that seeks would forget."""
+    rate = 48_000
+    content = written(wave(4, rate), rate, *SOUNDS[name])
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+        whole = file.read(5 * rate, dtype="float32")
+    assert np.array_equal(samples(content, rate), whole)
+
+
 def test_channels_are_mixed_to_their_mean():
     """So one channel of two is half as loud, opposite channels are silence, and nothing clips."""
     tone = wave(0.1)[:, 0]
@@ -223,6 +235,23 @@ def test_an_mp3_without_a_count_is_read_to_its_end(kind):
     tags = b"ID3\4\0\0\0\0\1\0" + bytes(128)
     assert len(samples(tags + content + b"TAG" + bytes(125), RATE)) == len(whole)
     assert np.array_equal(samples(tags + bare + b"TAG" + bytes(125), RATE), heard)
+
+
+def test_the_other_count_of_an_mp3():
+    """Some encoders write their count as VBRI: it tells what is missing, and is no sound."""
+    content = GOOD["layer3.mp3"]
+    starts = mp3_frames(content)
+    count = b"VBRI" + bytes(10) + struct.pack(">I", len(starts) - 1)
+    marked = content[:4] + (bytes(32) + count).ljust(starts[1] - 4, b"\0") + content[starts[1] :]
+    assert np.array_equal(samples(marked, RATE), samples(content[starts[1] :], RATE))
+    assert "frames are there" in refused(marked[: starts[20]])
+
+
+def test_a_flac_that_claims_more_is_refused():
+    """All its frames are there, but not as many samples as its header says."""
+    content = bytearray(GOOD["16.flac"])
+    content[24] += 1  # the last byte but one of their number
+    assert "cut short" in refused(bytes(content))
 
 
 def test_an_mp3_cut_between_frames():
