@@ -19,20 +19,21 @@ _KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b".snd", "AU audio"),
     (0, b"MThd", "MIDI notes"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "WMA or WMV (ASF)"),
-    (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM file"),
     (0, b"FLV", "Flash video"),
     (8, b"WEBP", "a WebP image"),
     (8, b"WAVE", "WAV audio"),
     (8, b"AVI ", "AVI video"),
     (8, b"AIFF", "AIFF audio"),
     (8, b"AIFC", "AIFF audio"),
-    (4, b"ftypavi", "an AVIF image"),
+    (4, b"ftypavif", "an AVIF image"),
+    (4, b"ftypavis", "an AVIF image"),
     (4, b"ftyphei", "a HEIC image"),
     (4, b"ftyphev", "a HEIC image"),
     (4, b"ftypmif1", "a HEIF image"),
     (4, b"ftypmsf1", "a HEIF image"),
     (4, b"ftypM4A", "M4A (AAC) audio"),
-    (4, b"ftyp", "MP4 or QuickTime"),
+    (4, b"ftyp", "an MP4 or QuickTime file"),
     (0, b"%PDF", "a PDF document"),
     (0, b"%!PS", "PostScript"),
     (0, b"PK\3\4", "a ZIP archive or an Office document"),
@@ -61,7 +62,7 @@ def seems(content: bytes) -> str:
             return what
     head = content[:_SAMPLE]
     if not any(head):
-        return "nothing but zero bytes at its start"
+        return "a file that begins with nothing but zero bytes"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in text:
         return "an SVG drawing"
@@ -73,4 +74,4 @@ def seems(content: bytes) -> str:
         return "JSON or other text"
     if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head) and 0x7F not in head:
         return "text"
-    return "of no kind known here"
+    return "a file of no kind known here"

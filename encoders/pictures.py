@@ -115,8 +115,15 @@ def decode_image(content: bytes, *, least: int = 0) -> tuple[Image.Image, MediaF
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Undecodable(f"more than the {MAX_PIXELS:,} pixels that are taken per image") from error
     except Exception as error:
-        why = str(error) if " " in str(error) else f"{type(error).__name__} {error}".strip()
-        raise Undecodable(f"the {name} is damaged or cut short: {why}") from error
+        raise Undecodable(f"the {name} is damaged or cut short: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """Pillow's own words, unless they are those of Python about an index or a buffer."""
+    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    if isinstance(cause, struct.error | LookupError | TypeError | AssertionError):
+        return f"its header cannot be read ({type(cause).__name__})"
+    return str(cause) or type(cause).__name__
 
 
 def _reader(content: bytes) -> type[ImageFile.ImageFile] | None:

@@ -253,7 +253,7 @@ def _broken_pictures(rng: random.Random) -> Iterator[tuple[str, bytes]]:
     good = pictures(rng.randrange(1_000))
     for name, content in good.items():
         stem, kind = name.split(".")
-        yield f"{stem}-half.{kind}", content[: len(content) // 3]
+        yield f"{stem}-cut.{kind}", content[: len(content) // 3]
         yield f"{stem}-header.{kind}", content[: rng.randrange(8, 24)]
     for name in (n for n in good if n.endswith(".png")):
         yield f"flipped-{name}", flipped(good[name], rng)
@@ -285,7 +285,7 @@ def _broken_sounds(rng: random.Random) -> Iterator[tuple[str, bytes]]:
     good = sounds(rng.randrange(1_000), seconds=0.5)
     for name, content in good.items():
         stem, kind = name.split(".")
-        yield f"{stem}-half.{kind}", content[: len(content) // 2]
+        yield f"{stem}-cut.{kind}", content[: len(content) // 2]
     for name in ("vorbis.ogg", "opus.opus"):
         yield f"flipped-{name}", flipped(good[name], rng)
     yield "end-missing.ogg", good["vorbis.ogg"][: good["vorbis.ogg"].rindex(b"OggS")]
