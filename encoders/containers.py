@@ -165,7 +165,7 @@ def _frames(content: bytes) -> Iterator[int]:
         yield at
         at += length
     rest = content[at:]
-    if b"\xff" == rest[:1] and len(rest) < 4:
+    if rest[:1] == b"\xff" and len(rest) < 4:
         raise _cut("MP3", 4 - len(rest))
     if rest.startswith((b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")) or not rest.strip(b"\0"):
         return
