@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from encoders import fake, files, media_files
+from encoders import custom, fake, files, media_files
 from encoders.protocol import Encoder, MediaEncoder, Preparer, Tokenizer
-from encoders.spec import EncoderFacts, EncoderSpec
+from encoders.spec import PYTHON, EncoderFacts, EncoderSpec
 
 Device = Literal["cpu", "cuda"]
 
@@ -13,6 +13,8 @@ def describe(spec: EncoderSpec, hashes: files.HashCache) -> EncoderFacts:
     """Fingerprint, space, dims and limits of an encoder, without loading it. Raises `EncoderError`."""
     if spec.model.startswith("fake:"):
         return fake.describe(spec)
+    if spec.model.startswith(PYTHON):
+        return custom.describe(spec)
     if spec.modality == "text":
         return files.describe(spec, hashes)
     return media_files.describe(spec, hashes)
@@ -38,6 +40,8 @@ def open_encoder(
 
     `threads` bounds the CPU threads of this process. Raises `EncoderUnusable`.
     """
+    if spec.model.startswith(PYTHON):
+        return custom.CustomEncoder(spec, facts)
     if facts.folder is None:
         return fake.FakeEncoder(facts)
     from encoders.text import TextEncoder  # imports torch: seconds
@@ -47,6 +51,8 @@ def open_encoder(
 
 def open_preparer(spec: EncoderSpec, facts: EncoderFacts) -> Preparer:
     """What turns decoded media into the encoder's inputs, without the encoder. Raises `EncoderUnusable`."""
+    if spec.model.startswith(PYTHON):
+        return custom.CustomPreparer(spec)
     if facts.folder is None:
         return fake.FakePreparer(facts.modality)
     from encoders.processors import MediaPreparer  # imports transformers: seconds
@@ -62,6 +68,8 @@ def open_media_encoder(
     threads: int | None = None,
 ) -> MediaEncoder:
     """Load an encoder of images or audio; where and with how many threads is as for `open_encoder`."""
+    if spec.model.startswith(PYTHON):
+        return custom.CustomEncoder(spec, facts)
     if facts.folder is None:
         return fake.FakeMediaEncoder(facts)
     from encoders.loaded import LoadedMediaEncoder  # imports torch: seconds

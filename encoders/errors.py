@@ -5,7 +5,7 @@ EncoderError
 ├── EncoderUnusable      a model is there, but not one that can be loaded safely or as declared
 └── RowError             one input cannot be used; carries the stage it failed in
     ├── Unreadable       raw media that is gone, or not what was listed any more (stage pull)
-    ├── Undecodable      bytes that are no text (stage decode)
+    ├── Undecodable      bytes that are no text, picture or sound (stage decode)
     ├── Unchunkable      text without a single token (stage chunk)
     └── BadVector        the encoder gave NaN, infinite, zero or wrongly shaped numbers (stage encode)
 """
@@ -42,7 +42,7 @@ class Unreadable(RowError):
 
 
 class Undecodable(RowError):
-    """The content is not text."""
+    """The content is not what the collection is made of: text, a picture or a sound."""
 
     stage = "decode"
 

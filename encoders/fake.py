@@ -33,7 +33,7 @@ def describe(spec: EncoderSpec) -> EncoderFacts:
         space_id=f"fake_{length}_{fingerprint[:8]}",
         dim=length,
         max_tokens=spec.max_tokens or _MAX_TOKENS,
-        tokenizer_hash=hashlib.sha256(f"fake:{_WORD.pattern}".encode()).hexdigest(),
+        tokenizer_hash=FakeTokenizer.hash,
         document_prompt=spec.document_prompt or "",
         query_prompt=spec.query_prompt or "",
         folder=None,
@@ -105,6 +105,7 @@ class FakeTokenizer:
     """Words and punctuation marks."""
 
     special_tokens = 0
+    hash = hashlib.sha256(f"fake:{_WORD.pattern}".encode()).hexdigest()
 
     def tokens(self, text: str) -> Tokens:
         spans = [m.span() for m in _WORD.finditer(text)]

@@ -23,6 +23,9 @@ from encoders.spec import EncoderFacts, EncoderSpec
 MEANING = 1
 """Raise when a change of this code, or of a rule in `families.py`, changes the vectors of the same files."""
 
+AST_HOP = 160
+"""Samples from one frame of an AST's spectrogram to the next."""
+
 BACKEND = "pil"
 """Images are resized by Pillow whatever else is installed: torchvision's resizing moves vectors."""
 
@@ -78,7 +81,20 @@ def describe(spec: EncoderSpec, hashes: HashCache) -> EncoderFacts:
         tokenizer_folder=base if joint else None,
         modality=family.modality,
         queries=family.queries,
+        max_seconds=_max_seconds(base, str(config["model_type"])),
     )
+
+
+def _max_seconds(base: Path, kind: str) -> float:
+    """The longest audio that a model of spectrograms of fixed length reads whole; 0 for any length."""
+    own = read_json(base / "preprocessor_config.json") or read_json(base / "processor_config.json")
+    own = own.get("feature_extractor", own)
+    if kind == "clap":
+        rate = own.get("sampling_rate", 48_000)
+        return float(own.get("nb_max_samples", own.get("max_length_s", 10) * rate) / rate)
+    if kind == "audio-spectrogram-transformer":
+        return float(own.get("max_length", 1_024) * AST_HOP / own.get("sampling_rate", 16_000))
+    return 0.0
 
 
 def _family(spec: EncoderSpec, first: str, config: dict[str, Any]) -> Family:

@@ -12,7 +12,7 @@ from encoders.backbone import quiet_transformers
 from encoders.errors import EncoderUnusable
 from encoders.families import Family, family_of
 from encoders.files import modules_of, read_json
-from encoders.media_files import BACKEND
+from encoders.media_files import AST_HOP, BACKEND
 from encoders.spec import EncoderFacts, EncoderSpec
 
 _ONLY_TORCHVISION = "DINOv3ViTImageProcessor"
@@ -26,7 +26,7 @@ of one pixel by ten thousand two million would be made, of which the middle is k
 _LEAST_SECONDS = 0.1
 """Shorter windows are filled up with silence: convolutions and spectrograms need some samples."""
 
-_AST_FRAME, _AST_HOP = 400, 160
+_AST_FRAME = 400
 
 
 class MediaPreparer:
@@ -126,7 +126,7 @@ def _samples_read(processor: Any) -> int:
     if hasattr(processor, "nb_max_samples"):  # CLAP, which beyond it takes crops at random
         return int(processor.nb_max_samples)
     if hasattr(processor, "num_mel_bins"):  # AST
-        return int(processor.max_length) * _AST_HOP + _AST_FRAME - 1
+        return int(processor.max_length) * AST_HOP + _AST_FRAME - 1
     return 0
 
 
