@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from encoders import custom, fake, files, media_files
+from encoders import custom, fake, files, logmel, media_files, scatter
 from encoders.protocol import Encoder, MediaEncoder, Preparer, Tokenizer
-from encoders.spec import PYTHON, EncoderFacts, EncoderSpec
+from encoders.spec import BUILTIN, PYTHON, EncoderFacts, EncoderSpec
 
 Device = Literal["cpu", "cuda"]
 
@@ -15,6 +15,8 @@ def describe(spec: EncoderSpec, hashes: files.HashCache) -> EncoderFacts:
         return fake.describe(spec)
     if spec.model.startswith(PYTHON):
         return custom.describe(spec)
+    if spec.model in BUILTIN:
+        return scatter.describe(spec) if spec.modality == "image" else logmel.describe(spec)
     if spec.modality == "text":
         return files.describe(spec, hashes)
     return media_files.describe(spec, hashes)
@@ -53,6 +55,8 @@ def open_preparer(spec: EncoderSpec, facts: EncoderFacts) -> Preparer:
     """What turns decoded media into the encoder's inputs, without the encoder. Raises `EncoderUnusable`."""
     if spec.model.startswith(PYTHON):
         return custom.CustomPreparer(spec)
+    if spec.model in BUILTIN:
+        return scatter.ScatterPreparer() if spec.modality == "image" else logmel.LogMelPreparer()
     if facts.folder is None:
         return fake.FakePreparer(facts.modality)
     from encoders.processors import MediaPreparer  # imports transformers: seconds
@@ -70,6 +74,9 @@ def open_media_encoder(
     """Load an encoder of images or audio; where and with how many threads is as for `open_encoder`."""
     if spec.model.startswith(PYTHON):
         return custom.CustomEncoder(spec, facts)
+    if spec.model in BUILTIN:
+        builtin = scatter.ScatterEncoder if spec.modality == "image" else logmel.LogMelEncoder
+        return builtin(facts, device=device, threads=threads)
     if facts.folder is None:
         return fake.FakeMediaEncoder(facts)
     from encoders.loaded import LoadedMediaEncoder  # imports torch: seconds

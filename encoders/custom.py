@@ -100,7 +100,8 @@ class CustomEncoder:
     def encode_query(self, text: str) -> np.ndarray:
         """The vector of a text, float32 (dim,)."""
         if not callable(getattr(self._own, "encode_query", None)):
-            return self.encode([text])[0]
+            first: np.ndarray = self.encode([text])[0]
+            return first
         return self._checked("encode_query", self._own.encode_query(text), (self.facts.dim,))
 
     def _checked(self, method: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import soundfile  # type: ignore[import-untyped]
+import soundfile
 from scipy.signal import firwin, resample_poly  # type: ignore[import-untyped]
 
 from encoders import containers

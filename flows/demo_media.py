@@ -74,7 +74,8 @@ def _note(instrument: str, pitch: int) -> np.ndarray:
         if hertz * ratio < 0.45 * _RATE:
             sound += loudness * np.sin(2 * np.pi * hertz * ratio * time) * np.exp(-time * decay * ratio**0.5)
     shaped: np.ndarray = sound * np.minimum(1.0, time / attack) * np.minimum(1.0, (_SECONDS - time) / 0.05)
-    return 0.5 * shaped / np.abs(shaped).max()
+    shaped *= 0.5 / np.abs(shaped).max()
+    return shaped
 
 
 def _harmonics(count: int, step: int, loudness: Callable[[int], float]) -> tuple[tuple[float, float], ...]:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from encoders.pictures import decode_image
-from encoders.sounds import cut, decode_audio
 
 from encoders.catalog import Device, open_preparer
 from encoders.errors import RowError
+from encoders.pictures import decode_image
+from encoders.sounds import decode_audio
 from encoders.spec import MediaFacts, WindowChunking
+from encoders.windows import cut
 from storage.schemas import MEDIA
 from tasks.calls import Calls
 from tasks.encoded import REJECT, EncodeJob, Span, chunks_array, reject, vectors_array

@@ -49,7 +49,11 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith(("import_module", "__import__"))
+            and isinstance(node.args[0], ast.Constant)  # else it is the user's
+        ):
             yield ast.literal_eval(node.args[0])
 
 

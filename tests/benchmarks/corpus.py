@@ -22,7 +22,7 @@ def write_docstrings(path: Path, count: int) -> dict[str, float]:
     tokenizer = open_tokenizer(describe(EncoderSpec(model=MODEL), HashCache(None)))
     texts: dict[str, str] = {}
     for packages in ((), ("torch", "sklearn", "numpy", "scipy", "transformers", "pandas")):
-        source = open_source(DocstringsSource(kind="docstrings", packages=packages), {})
+        source = open_source(DocstringsSource(kind="docstrings", packages=packages), "text", {})
         for pulled in source.pull(None):
             for item_id, content in zip(
                 pulled.rows["item_id"].to_pylist(), pulled.rows["content"].to_pylist(), strict=True

@@ -12,6 +12,6 @@ from flows.settings import load_project  # noqa: E402 - the quiet comes first, a
 from tasks.sources.catalog import open_source  # noqa: E402
 
 project = load_project(Path(sys.argv[1]))
-for pulled in open_source(project.collection("docs").source, {}).pull(None):
+for pulled in open_source(project.collection("docs").source, "text", {}).pull(None):
     for content in pulled.rows["content"].to_pylist():
         hashlib.sha256(content).digest()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from encoders.chunking import Chunker, chunk_hash
 from encoders.errors import EncoderUnusable, Unchunkable
 from encoders.fake import FakeTokenizer
-from encoders.spec import Chunking, ChunkSpec, EncoderFacts
+from encoders.spec import ChunkSpec, EncoderFacts, TokenChunking, chunking_of
 from encoders.tokens import SEGMENT, ModelTokenizer
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"
@@ -56,7 +56,7 @@ def word_pieces(minilm_folder):
 
 
 def chunker(tokenizer, max_tokens: int = 16, overlap: int = 4, prompt: str = "") -> Chunker:
-    return Chunker(Chunking(max_tokens, overlap, "hash"), tokenizer, prompt)
+    return Chunker(TokenChunking(max_tokens, overlap, "hash"), tokenizer, prompt)
 
 
 def has_token(tokenizer, text: str) -> bool:
@@ -282,12 +282,12 @@ def test_prompt_that_leaves_no_room_is_refused(word_pieces):
 
 def test_defaults_follow_the_encoder(minilm_facts: EncoderFacts):
     """Left out, a chunk is as long as the encoder reads, at most 256; longer than it reads is refused."""
-    assert Chunking.of(ChunkSpec(), minilm_facts).max_tokens == 256
-    assert Chunking.of(ChunkSpec(max_tokens=64), minilm_facts) == Chunking(
+    assert chunking_of(ChunkSpec(), minilm_facts).max_tokens == 256
+    assert chunking_of(ChunkSpec(max_tokens=64), minilm_facts) == TokenChunking(
         64, 32, minilm_facts.tokenizer_hash
     )
     with pytest.raises(EncoderUnusable, match=r"set chunk\.max_tokens to 256 or less"):
-        Chunking.of(ChunkSpec(max_tokens=257), minilm_facts)
+        chunking_of(ChunkSpec(max_tokens=257), minilm_facts)
 
 
 def test_overlap_beyond_half_a_chunk_is_refused():
@@ -298,9 +298,9 @@ def test_overlap_beyond_half_a_chunk_is_refused():
 
 def test_chunking_id_names_everything_that_moves_spans():
     """Length, overlap and tokenizer each change the id; equal settings share it."""
-    ids = {Chunking(*c).id for c in [(64, 8, "a"), (65, 8, "a"), (64, 9, "a"), (64, 8, "b")]}
+    ids = {TokenChunking(*c).id for c in [(64, 8, "a"), (65, 8, "a"), (64, 9, "a"), (64, 8, "b")]}
     assert len(ids) == 4
-    assert Chunking(64, 8, "a").id == Chunking(64, 8, "a").id
+    assert TokenChunking(64, 8, "a").id == TokenChunking(64, 8, "a").id
 
 
 def test_chunk_hash_is_of_the_text():

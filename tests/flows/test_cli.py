@@ -300,7 +300,7 @@ def test_interrupting_a_run_leaves_no_lock_and_the_same_command_finishes_it(proj
     for i in range(400):
         (project.root / f"docs/{i}.txt").write_text(f"text {i}")
     slow = (
-        "import sys, time; from flows.cli import main; import tasks.encode as e\n"
+        "import sys, time; from flows.cli import main; import tasks.encode_text as e\n"
         "whole = e.Encode.__call__\n"
         "def call(self, rows):\n    print('encoding', file=sys.stderr, flush=True); time.sleep(30)\n"
         "    return whole(self, rows)\n"

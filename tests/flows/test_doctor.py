@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from encoders.catalog import describe, open_encoder
+from encoders.catalog import describe
 from encoders.fake import FakeEncoder
 from encoders.files import HashCache
 from encoders.spec import EncoderSpec
@@ -98,14 +98,13 @@ def test_canaries_are_stored_and_found_again(project):
     """What was encoded once is read back with its texts."""
     spec = EncoderSpec(model="fake:16")
     facts = describe(spec, HashCache(None))
-    encoder = open_encoder(spec, facts)
-    matrix = canaries.make(encoder)
-    assert matrix.shape == (len(canaries.texts()), 16)
+    matrix = canaries.make(spec, facts, canaries.names(facts))
+    assert matrix.shape == (len(canaries.names(facts)), 16)
     live = Snapshot.open(project.lake / "docs").head.live
-    recorded(project, canaries=canaries.noted(project.lake / "docs", live, encoder).canaries)
+    recorded(project, canaries=canaries.noted(project.lake / "docs", live, spec, facts).canaries)
     snapshot = Snapshot.open(project.lake / "docs")
     inputs, vectors = canaries.stored(snapshot, snapshot.head.live)
-    assert tuple(inputs) == canaries.texts()
+    assert tuple(inputs) == canaries.names(facts)
     assert np.array_equal(vectors, matrix)
     assert not doctor(project, DoctorRequest()).findings
 
@@ -127,8 +126,10 @@ def test_an_encoder_that_gives_other_vectors_is_found(own, project, monkeypatch)
     """Equal files are no proof: the canaries are encoded again and compared."""
     spec = EncoderSpec(model="fake:16")
     if own:
-        matrix = canaries.make(open_encoder(spec, describe(spec, HashCache(None))))
-        recorded(project, canaries=canaries.store(project.lake / "docs", matrix))
+        facts = describe(spec, HashCache(None))
+        names = canaries.names(facts)
+        matrix = canaries.make(spec, facts, names)
+        recorded(project, canaries=canaries.store(project.lake / "docs", names, matrix))
     else:
         recorded(project, canaries=None)
     honest = FakeEncoder._vectors

@@ -11,7 +11,7 @@ import pytest
 
 from encoders.chunking import Chunker
 from encoders.fake import FakeEncoder, FakeTokenizer, describe
-from encoders.spec import Chunking, ChunkSpec, EncoderSpec
+from encoders.spec import ChunkSpec, EncoderSpec, chunking_of
 from storage import sql
 from storage.errors import Damaged, QueryRefused
 from tasks import reader
@@ -21,7 +21,7 @@ DIM = 16
 SPEC = EncoderSpec(model=f"fake:{DIM}")
 FACTS = describe(SPEC)
 ENCODER = FakeEncoder(FACTS)
-CHUNKER = Chunker(Chunking.of(ChunkSpec(max_tokens=8, overlap=2), FACTS), FakeTokenizer())
+CHUNKER = Chunker(chunking_of(ChunkSpec(max_tokens=8, overlap=2), FACTS), FakeTokenizer())
 
 FAMILY = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}"
 ACCENTED = "e\N{COMBINING ACUTE ACCENT}te\N{COMBINING ACUTE ACCENT}"

@@ -366,15 +366,15 @@ def test_nothing_is_left_in_the_spool(make_project, run_ingest):
 
 def test_a_stream_that_loses_items_is_not_reported_as_done(make_project, run_ingest, monkeypatch):
     """Fewer items out of the encoders than went in fail the run, and nothing is deleted."""
-    from tasks import encode
+    from tasks import encode_text
 
     project = make_project()
     write(project, a="one", b="two")
     run_ingest(project)
     (project.root / "docs/a.txt").unlink()
     write(project, b="two, edited", c="three")
-    whole = encode.Encode.__call__
-    monkeypatch.setattr(encode.Encode, "__call__", lambda self, rows: whole(self, rows).slice(0, 1))
+    whole = encode_text.Encode.__call__
+    monkeypatch.setattr(encode_text.Encode, "__call__", lambda self, rows: whole(self, rows).slice(0, 1))
     with pytest.raises(RunFailed, match="1 of 2 items"):
         run_ingest(project)
     assert "a.txt" in texts(project)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from storage.snapshot import Snapshot
-from tasks import cluster, encode, reader
+from tasks import cluster, encode_text, reader
 from tasks.errors import ResourcesUnfit, RunFailed
 from tasks.project import Resources
 
@@ -89,7 +89,7 @@ def test_an_encoder_process_that_always_dies_fails_the_run_in_bounded_time(
     write_texts(project, 20)
     run_ingest(project)
     write_texts(project, 40)
-    monkeypatch.setattr(encode, "Encode", DiesAtOnce)
+    monkeypatch.setattr(encode_text, "Encode", DiesAtOnce)
     with pytest.raises(RunFailed, match="the same command goes on from there"):
         run_ingest(project)
     assert Snapshot.open(project.lake / "docs").version == 1
@@ -123,7 +123,7 @@ def test_actors_that_can_never_start_are_refused(asked, available):
         cluster._pool(Resources(**asked), available)
 
 
-class DiesAtOnce(encode.Encode):
+class DiesAtOnce(encode_text.Encode):
     """An encoder that takes its process down, as a segmentation fault would."""
 
     def __call__(self, rows):

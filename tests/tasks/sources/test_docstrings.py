@@ -14,7 +14,7 @@ from tasks.sources.protocol import BATCH_ITEMS, Pulled
 
 
 def pull(*packages: str) -> list[Pulled]:
-    return list(open_source(DocstringsSource(kind="docstrings", packages=packages), {}).pull(None))
+    return list(open_source(DocstringsSource(kind="docstrings", packages=packages), "text", {}).pull(None))
 
 
 def rows(*packages: str) -> dict[str, dict]:
@@ -132,7 +132,9 @@ def test_unknown_package_among_known_ones(package):
     functions = (f'def f{n}():\n    """Text {n}."""\n' for n in range(BATCH_ITEMS + 1))
     write(package, "many.py", "".join(functions))
     source = open_source(
-        DocstringsSource(kind="docstrings", packages=("evervec_sample", "json", "no_such_package")), {}
+        DocstringsSource(kind="docstrings", packages=("evervec_sample", "json", "no_such_package")),
+        "text",
+        {},
     )
     with pytest.raises(SourceUnusable, match="no_such_package"):
         next(iter(source.pull(None)))

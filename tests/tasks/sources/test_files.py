@@ -28,7 +28,7 @@ def write(root: Path, *names: str, content: str = "text") -> None:
 
 
 def pull(root: Path, **settings: object) -> list[Pulled]:
-    return list(open_source(FilesSource(kind="files", path=root, **settings), {}).pull(None))
+    return list(open_source(FilesSource(kind="files", path=root, **settings), "text", {}).pull(None))
 
 
 def ids(root: Path, **settings: object) -> list[str]:
@@ -265,6 +265,6 @@ def test_rejects_come_with_their_batch(root):
 
 def test_source_names_itself(root):
     """The source says where it is, and that encodings are to be found out."""
-    source = Files(FilesSource(kind="files", path=root))
+    source = Files(FilesSource(kind="files", path=root), "text")
     assert source.where == str(root)
     assert source.encoding is None

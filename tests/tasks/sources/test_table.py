@@ -38,7 +38,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def source(path: Path, *attributes: str, types: dict[str, pa.DataType] | None = None, **columns: str):
     named = {"id": "sku", "text": "body", **columns}
-    return open_source(TableSource(kind="table", path=path, attributes=attributes, **named), types or {})
+    return open_source(
+        TableSource(kind="table", path=path, attributes=attributes, **named), "text", types or {}
+    )
 
 
 def pull(path: Path, *attributes: str, **settings: Any) -> list[Pulled]:
