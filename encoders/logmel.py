@@ -122,7 +122,7 @@ class LogMelPreparer:
 
 
 class LogMelEncoder:
-    """Of float32 (samples,) of any length, unit vectors float32 (dim,); on a GPU the same within 1e-4.
+    """Of float32 (samples,), none to an hour, unit vectors float32 (dim,); on a GPU the same within 1e-4.
 
     Each sound is transformed by itself: its vector does not depend on its batch in a single bit.
     """

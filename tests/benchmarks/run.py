@@ -1,7 +1,7 @@
 """Measure Evervec against the plain script and its own floors, for results.json and the README's table.
 
 python -m tests.benchmarks.run            everything (about 20 minutes on two cores)
-python -m tests.benchmarks.run ingest     one part: ingest, unchanged, search, start, lake, bounded
+python -m tests.benchmarks.run ingest     one part: ingest, unchanged, search, start, lake, bounded, retrieval
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tests.benchmarks import bounded, corpus, lake, table
+from tests.benchmarks import bounded, corpus, lake, retrieval, table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -39,6 +39,7 @@ def main() -> None:
         "start": start,
         "lake": lake.measure,
         "bounded": bounded.measure,
+        "retrieval": retrieval.measure,
     }
     wanted = sys.argv[1:] or list(parts)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -1,6 +1,9 @@
 """Wavelet scattering: a vector depends on its image alone, and changes as little as the mathematics says."""
 
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,6 +219,12 @@ def test_texts_are_refused(encoder):
         scatter.describe(EncoderSpec(model=scatter.MODEL))
     with pytest.raises(EncoderUnusable, match=r"images only.*query with an image"):
         encoder.encode_query("a cat")
+
+
+def test_facts_are_told_without_torch():
+    """Describing and preparing take no seconds of imports: of this encoder and of that of sounds."""
+    code = "import sys; from encoders import logmel, scatter; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(scatter.__file__).parents[1])
 
 
 def test_golden_values(encoder):
