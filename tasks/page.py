@@ -39,6 +39,7 @@ li header b { overflow-wrap: anywhere; }
 .frame { display: flex; height: 12rem; align-items: center; justify-content: center; margin-bottom: .5rem; }
 .frame img { max-width: 100%; max-height: 100%; border-radius: 4px; }
 audio { width: 100%; margin-bottom: .35rem; }
+.query audio { max-width: 30rem; }
 p { margin: 0 0 .5rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 

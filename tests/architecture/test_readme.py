@@ -9,7 +9,7 @@ import pytest
 
 from flows import cli
 from flows.settings import load_project
-from tests.benchmarks.table import HERE, README, of_the_lake, section, table
+from tests.benchmarks.table import HERE, README, SECTIONS, section
 
 TEXT = README.read_text()
 
@@ -17,8 +17,8 @@ TEXT = README.read_text()
 def test_the_numbers_are_those_that_were_measured():
     """Accept new ones with: python -m tests.benchmarks.table."""
     results = json.loads((HERE / "results.json").read_text())
-    assert section(TEXT, "measured") == table(results)
-    assert section(TEXT, "lake") == of_the_lake(results)
+    for name, made in SECTIONS.items():
+        assert section(TEXT, name) == made(results)
 
 
 def test_every_command_shown_is_one_that_the_parser_takes():
@@ -35,7 +35,7 @@ def test_the_configuration_shown_is_valid(tmp_path: Path):
     yaml = re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     assert yaml
     (tmp_path / "evervec.yaml").write_text(yaml.group(1))
-    assert set(load_project(tmp_path).collections) == {"docs", "products", "stdlib", "legacy"}
+    assert load_project(tmp_path).collections.keys() >= {"docs", "products", "photos", "calls", "legacy"}
 
 
 @pytest.mark.parametrize("folder", ["flows", "tasks", "encoders", "storage", "deployments", "tests"])
