@@ -26,6 +26,8 @@ encoders:
     # model: sentence-transformers/all-MiniLM-L6-v2     a hub id
     # model: ./models/my-encoder                        a local folder (safetensors)
     # model: fake:64                                    no weights at all: for a dry tour
+    # python: my_module:MyEncoder                       a class of your own, beside this file
+  # shapes: {model: "builtin:image-scatter"}            # images; builtin:audio-logmel for audio
 
 collections:
   docs:
@@ -40,6 +42,10 @@ collections:
   #   source: {kind: table, path: products.parquet, id: sku, text: description, attributes: [category, price]}
   #   encoder: minilm
   #   max_deleted: 0.2             # a pull that would delete a larger share stops and asks
+
+  # photos:
+  #   source: {kind: files, path: photos}
+  #   encoder: shapes
 """
 
 _FILLED_IN = {"root", "ray_address"}

@@ -1,7 +1,7 @@
 """Measure Evervec against the plain script and its own floors, for results.json and the README's table.
 
 python -m tests.benchmarks.run            everything (about 20 minutes on two cores)
-python -m tests.benchmarks.run ingest     one part: ingest, unchanged, search, start, lake, bounded, retrieval, media
+python -m tests.benchmarks.run ingest     one part, or some: see `parts` below
 """
 
 import json

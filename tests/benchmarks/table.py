@@ -100,9 +100,9 @@ def of_media(results: dict[str, Any]) -> str:
     good = sum(hostile[m]["added"] for m in ("image", "audio"))
     bad = sum(hostile[m]["rejected"] for m in ("image", "audio"))
     return (
-        f"{lines}\n\n{memory['images']:,} such images on two Ray actors take {memory['beyond_idle_mb']:,} MB beyond "
-        f"an idle Ray. Of {hostile['good']:,} good files among {hostile['broken']} broken ones {good:,} were encoded "
-        f"and {bad} files rejected.\n"
+        f"{lines}\n\n{memory['images']:,} such images on two Ray actors take {memory['beyond_idle_mb']:,} MB "
+        f"beyond an idle Ray. Of {hostile['good']:,} good files among {hostile['broken']} broken ones {good:,} "
+        f"were encoded, and {bad} files rejected.\n"
     )
 
 
