@@ -79,7 +79,7 @@ class Ledger:
                 last = number
             if number in marked:
                 ledger._checkpoint(number)
-        ledger.findings += _without_copies(log, ledger._single)
+        ledger.findings += _without_copies(log, ledger._single, last)
         for number in (n for n in marked if n > last):
             path = checkpoint_file(root, number, "json")
             what = f"is of version {number}, but the log ends at {last}: records are lost"
@@ -245,14 +245,19 @@ def _parsed(path: Place, number: int) -> Commit | Damaged:
         return Damaged(path, f"is sealed, but no commit record ({str(error).splitlines()[0]})", "")
 
 
-def _without_copies(log: Log, records: list[tuple[int, bool]]) -> Iterator[Finding]:
+def _without_copies(log: Log, records: list[tuple[int, bool]], newest: int) -> Iterator[Finding]:
     """Records (number, whether it has a nonce) without a second copy.
 
-    The first format had neither nonces nor copies, which is no damage.
+    The first format had neither nonces nor copies, which is no damage; nor is it if the newest record
+    alone has none, whose writer may have died in between.
     """
     repair = mend(log.directory.parent.name)
     lost = [number for number, has_nonce in records if has_nonce]
-    if old := len(records) - len(lost):
+    if lost == [newest]:
+        what = f"{MISSING}: the second copy of version {newest}, as after a crash; the next commit writes it"
+        yield notice(log.copy(newest), what, repair)
+        lost = []
+    if old := sum(not has_nonce for _, has_nonce in records):
         yield notice(log.copies, f"lacks second copies of {old:,} records from before there were any", repair)
     if len(lost) > _LISTED:
         what = f"lacks second copies of {len(lost):,} records, from version {lost[0]} to {lost[-1]}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.benchmarks import corpus
 
-ROWS, DIM, LIMIT_MB = 900_000, 768, 2_500
+ROWS, DIM, LIMIT_MB = 900_000, 768, 3_200
 EVERVEC = str(Path(sys.executable).with_name("evervec"))
 
 

@@ -101,8 +101,8 @@ def of_media(results: dict[str, Any]) -> str:
     bad = sum(hostile[m]["rejected"] for m in ("image", "audio"))
     return (
         f"{lines}\n\n{memory['images']:,} such images on two Ray actors take {memory['beyond_idle_mb']:,} MB "
-        f"beyond an idle Ray. Of {hostile['good']:,} good files among {hostile['broken']} broken ones {good:,} "
-        f"were encoded, and {bad} files rejected.\n"
+        f"beyond an idle Ray. Of {hostile['good']:,} good files among {hostile['broken']} broken ones "
+        f"{good:,} were encoded, and {bad} files rejected.\n"
     )
 
 

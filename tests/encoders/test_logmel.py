@@ -143,7 +143,7 @@ def test_what_it_has_not_is_refused(setting):
 def test_texts_are_refused(encoder):
     """As items and as queries, with what to do instead."""
     with pytest.raises(EncoderUnusable, match="set `modality: audio`"):
-        logmel.describe(EncoderSpec(model=logmel.MODEL))
+        logmel.describe(EncoderSpec.model_construct(model=logmel.MODEL, modality="text"))
     with pytest.raises(EncoderUnusable, match=r"audio only.*query with a sound"):
         encoder.encode_query("a bell")
 

@@ -216,7 +216,7 @@ def test_what_it_has_not_is_refused(setting):
 def test_texts_are_refused(encoder):
     """As items and as queries, with what to do instead."""
     with pytest.raises(EncoderUnusable, match="set `modality: image`"):
-        scatter.describe(EncoderSpec(model=scatter.MODEL))
+        scatter.describe(EncoderSpec.model_construct(model=scatter.MODEL, modality="text"))
     with pytest.raises(EncoderUnusable, match=r"images only.*query with an image"):
         encoder.encode_query("a cat")
 

@@ -1,5 +1,6 @@
 """`evervec.yaml`: every mistake is named with its key and its remedy, before any work."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -400,8 +401,10 @@ def test_the_template_is_a_good_configuration(tmp_path):
     project = load(tmp_path, TEMPLATE)
     assert project.lake == tmp_path / "lake"
     assert project.collection("docs").source.path == tmp_path / "docs"
-    commented = TEMPLATE.replace("  # products:", "  products:").replace("  #   ", "    ")
-    products = load(tmp_path, commented).collection("products")
+    commented = re.sub(r"(?m)^  # (products|photos|shapes):", r"  \1:", TEMPLATE).replace("  #   ", "    ")
+    loaded = load(tmp_path, commented)
+    assert loaded.modality("photos") == "image"
+    products = loaded.collection("products")
     assert isinstance(products.source, TableSource)
     assert products.max_deleted == 0.2
 
