@@ -19,6 +19,10 @@ import traceback
 import warnings
 from pathlib import Path
 
+import duckdb  # noqa: F401 - a fork would import it again and again
+import lancedb.index
+import lancedb.query  # noqa: F401
+
 from storage import retention
 from storage.errors import StorageError
 from storage.snapshot import Snapshot
