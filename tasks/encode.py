@@ -5,7 +5,7 @@ of its stage and never takes its neighbours along.
 """
 
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,7 @@ def encode_stream(
     if not parts:
         return
     if not cluster.worth_starting(project, resources, items):
-        first, encoder = _stages(job)
-        encode = encoder(job, stored, threads=None)
-        for part in parts:
-            yield encode(first(read_part(part), job))
+        yield from _here(job, parts, stored)
         return
     with cluster.running(project, resources) as pool:
         yield from _on_ray(pool, job, parts, stored)
@@ -57,19 +54,14 @@ def _on_ray(
     hashes = Path(parts[0].file).with_name("stored.npy")
     np.save(hashes, stored)
     rows = [{"file": p.file, "batch": p.batch, "items": p.items} for p in parts]
-    chunked = ray.data.from_items(rows, override_num_blocks=_blocks(len(rows))).map_batches(
-        _read,
-        batch_size=1,
-        batch_format="pyarrow",
-        fn_kwargs={"job": job},
-        num_cpus=cluster.CHUNK_CPUS,
-    )
+    ready = ray.data.from_items(rows, override_num_blocks=_blocks(len(rows)))
+    ready, encoder, at_once = _stages(job, ready, pool, parts)
     with warnings.catch_warnings():
         # restarts cannot be bounded by any named parameter yet; Ray is pinned to where this works
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        stream = chunked.map_batches(
-            _stages(job)[1],
-            batch_size=_batch_items(pool, parts),
+        stream = ready.map_batches(
+            encoder,
+            batch_size=at_once,
             batch_format="pyarrow",
             fn_constructor_kwargs={
                 "job": job,
@@ -103,6 +95,28 @@ def _on_ray(
         ) from error
 
 
+def _stages(job: EncodeJob, ready: Any, pool: cluster.Pool, parts: tuple[Part, ...]) -> tuple[Any, Any, int]:
+    """What comes before the encoder, the class of the encoder's side, and the rows that it gets at once.
+
+    Texts are chunked by workers of their own. Media are decoded where they are encoded: their pixels and
+    samples are many times larger than what they came from, and need not travel.
+    """
+    if job.facts.modality != "text":
+        from tasks.encode_media import EncodeMediaParts
+
+        return ready, EncodeMediaParts, 1
+    from tasks.encode_text import Encode
+
+    chunked = ready.map_batches(
+        _read_and_chunk,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_kwargs={"job": job},
+        num_cpus=cluster.CHUNK_CPUS,
+    )
+    return chunked, Encode, _batch_items(pool, parts)
+
+
 def _batch_items(pool: cluster.Pool, parts: tuple[Part, ...]) -> int:
     """Items of one call: fewer where they are long, as the parts of the spool are bounded in bytes."""
     average = max(1, sum(p.items for p in parts) // len(parts))
@@ -117,21 +131,23 @@ def _blocks(parts: int) -> int:
     return min(parts, max(128, parts // 16))
 
 
-def _read(batch: pa.Table, job: EncodeJob) -> pa.Table:
-    first, _ = _stages(job)
-    return pa.concat_tables([first(read_part(Part(**row)), job) for row in batch.to_pylist()])
+def _read_and_chunk(batch: pa.Table, job: EncodeJob) -> pa.Table:
+    from tasks.encode_text import decode_and_chunk
+
+    return pa.concat_tables([decode_and_chunk(read_part(Part(**row)), job) for row in batch.to_pylist()])
 
 
-def _stages(job: EncodeJob) -> tuple[Callable[[pa.Table, EncodeJob], pa.Table], Any]:
-    """What is done with a part before the encoder, and the class of the encoder's side.
-
-    Texts are chunked by workers of their own. Media are decoded where they are encoded: their pixels and
-    samples are many times larger than what they came from, and need not travel.
-    """
+def _here(job: EncodeJob, parts: tuple[Part, ...], stored: np.ndarray) -> Iterator[pa.Table]:
+    """In this process."""
     if job.facts.modality == "text":
         from tasks.encode_text import Encode, decode_and_chunk
 
-        return decode_and_chunk, Encode
+        of_text = Encode(job, stored, threads=None)
+        for part in parts:
+            yield of_text(decode_and_chunk(read_part(part), job))
+        return
     from tasks.encode_media import EncodeMedia
 
-    return lambda rows, _: rows, EncodeMedia
+    of_media = EncodeMedia(job, stored, threads=None)
+    for part in parts:
+        yield of_media(read_part(part))

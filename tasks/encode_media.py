@@ -22,6 +22,7 @@ from storage.schemas import MEDIA
 from tasks.calls import Calls
 from tasks.encoded import REJECT, EncodeJob, Span, chunks_array, reject, vectors_array
 from tasks.media import Contents
+from tasks.spool import Part, read_part
 
 INPUTS_AT_ONCE = 32
 """Chunks of one call of the encoder: some 20 MB of pixels or samples."""
@@ -117,6 +118,13 @@ class EncodeMedia:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
+
+
+class EncodeMediaParts(EncodeMedia):
+    """The same for parts of a spool, which are read where they are encoded."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return super().__call__(pa.concat_tables([read_part(Part(**row)) for row in rows.to_pylist()]))
 
 
 class _Decoder:

@@ -48,8 +48,8 @@ class _Settings(BaseModel):
 
 INCLUDED: dict[Modality, tuple[str, ...]] = {
     "text": ("*.md", "*.txt"),
-    "image": tuple(f"*.{end}" for end in ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")),
-    "audio": tuple(f"*.{end}" for end in ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff")),
+    "image": ("*.jpg", "*.jpeg", "*.jfif", "*.png", "*.webp", "*.gif", "*.bmp", "*.tif", "*.tiff", "*.avif"),
+    "audio": ("*.wav", "*.flac", "*.ogg", "*.oga", "*.opus", "*.mp3", "*.aif", "*.aiff", "*.caf"),
 }
 """Files that are taken of a folder, if the configuration does not say which; in small and large letters."""
 

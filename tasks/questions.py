@@ -64,7 +64,6 @@ class Asker:
             first: np.ndarray = self._media_encoder.encode([self._preparer.prepare(image)])[0]
             return first
         from encoders.sounds import decode_audio
-
         from encoders.windows import cut
 
         samples, _ = decode_audio(content, self._preparer.rate)

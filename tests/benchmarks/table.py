@@ -97,12 +97,14 @@ def of_media(results: dict[str, Any]) -> str:
     ]
     lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     memory, hostile = media["memory"], media["hostile"]
-    good = sum(hostile[m]["added"] for m in ("image", "audio"))
-    bad = sum(hostile[m]["rejected"] for m in ("image", "audio"))
+    broken = "; ".join(
+        f"of {h['good']:,} good {name} files among {h['rejected']} broken ones {h['encoded']:,} were "
+        f"encoded, in {h['time_lost']:+.1%} of the time"
+        for name, h in hostile.items()
+    )
     return (
         f"{lines}\n\n{memory['images']:,} such images on two Ray actors take {memory['beyond_idle_mb']:,} MB "
-        f"beyond an idle Ray. Of {hostile['good']:,} good files among {hostile['broken']} broken ones "
-        f"{good:,} were encoded, and {bad} files rejected.\n"
+        f"beyond an idle Ray. Broken files: {broken}.\n"
     )
 
 

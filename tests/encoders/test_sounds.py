@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -111,29 +112,23 @@ def test_what_the_new_rate_cannot_hold_is_gone(hertz):
 
 
 def test_the_band_is_flat_to_where_it_is_said():
-    """0.84 of the Nyquist frequency is not weakened by more than 0.05 dB."""
-    tone = np.sin(2 * np.pi * 6_720 * np.arange(RATE * 2) / RATE)
+    """0.9 of the Nyquist frequency is not weakened by more than 0.05 dB."""
+    tone = np.sin(2 * np.pi * 7_200 * np.arange(RATE * 2) / RATE)
     heard = samples(written(tone, RATE, "WAV", "FLOAT"), 16_000)
-    assert decibels(heard[8_000:24_000])[6_720] == pytest.approx(0, abs=0.05)
+    assert decibels(heard[8_000:24_000])[7_200] == pytest.approx(0, abs=0.05)
 
 
 @pytest.mark.parametrize(
     ("rate", "target"), [(44_100, 16_000), (48_000, 16_000), (11_025, 48_000), (44_101, 16_000)]
 )
 def test_blocks_leave_no_seam(rate, target):
-    """Longer than many blocks, a sound is resampled as if at once; any length gives ceil(n · up / down)."""
-    from scipy.signal import resample_poly
-
-    from encoders.sounds import _filter
-
-    common = math.gcd(rate, target)
-    up, down = target // common, rate // common
+    """Longer than many blocks, a sound is resampled as if at once; none becomes nothing."""
     sound = np.random.default_rng(1).uniform(-0.9, 0.9, 300_000).astype(np.float32)
     for length in (1, 2, 441, 65_536, 65_537, 300_000):
         heard = samples(written(sound[:length], rate, "WAV", "FLOAT"), target)
-        assert len(heard) == -(-length * up // down)
-        whole = resample_poly(sound[:length], up, down, window=_filter(max(up, down)))
-        assert np.abs(heard - whole).max() < 1e-6
+        assert abs(len(heard) - length * target / rate) <= 1
+        whole = soxr.resample(sound[:length], rate, target, quality="HQ")
+        assert np.array_equal(heard, whole if len(whole) else sound[:1])
 
 
 @pytest.mark.parametrize("name", ["layer3.mp3", "vorbis.ogg", "opus.opus", "16.flac"])
@@ -337,13 +332,12 @@ def test_other_kinds_are_named(content, reason):
     [
         (wav(1, 1, bytes(800)), "1 samples per second"),
         (wav(10_000_000, 1, bytes(800)), "10,000,000 samples per second"),
-        (wav(383_987, 1, bytes(800)), "cannot be resampled"),
         (wav(8_000, 65, bytes(13_000)), "65 channels"),
         (wav(8_000, 1, b""), "no samples"),
         (wav(1_000, 1, bytes(MAX_SECONDS * 1_000 + 1), bits=8), "seconds"),
         (bytes(MAX_AUDIO_BYTES + 1), f"{MAX_AUDIO_BYTES:,}"),
     ],
-    ids=["slow", "fast", "odd", "channels", "nothing", "long", "large"],
+    ids=["slow", "fast", "channels", "nothing", "long", "large"],
 )
 def test_absurd_sounds_are_refused(content, reason):
     """Rates, channels, lengths and sizes have their limits, which the reason names."""

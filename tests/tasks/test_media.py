@@ -2,7 +2,7 @@
 
 import io
 import json
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from tasks import page, reader, steps
 from tasks.media import Contents, cell
 from tasks.questions import MediaQuery
 from tasks.status import rejects
+from tests.encoders import hostile, joint
 
 NAMES = ["C.JPG", "a.png", "b.jpg", "trip/d.webp", "trip/e.tiff", "trip/f.bmp"]
 IMAGES = """
@@ -339,3 +340,41 @@ def test_the_log_says_what_the_items_are(photos, run_ingest):
     head = Snapshot.open(photos.lake / "photos").head
     assert head.modality == "image"
     assert json.loads(head.model_dump_json())["schema_id"] == 2
+
+
+def test_words_find_pictures_where_the_encoder_is_joint(joint_model, make_project, run_ingest):
+    """A model that was trained on captions: text to image, end to end, and in SQL."""
+    project = make_project(f"""
+        encoders: {{clip: {{model: "{joint_model}", modality: image}}}}
+        collections: {{shapes: {{source: {{kind: files, path: shapes}}, encoder: clip}}}}
+    """)
+    folder = project.root / "shapes"
+    folder.mkdir()
+    for number, (colour, shape) in enumerate(product(joint.COLOURS, joint.SHAPES)):
+        joint.draw(colour, shape, number).save(folder / f"{colour} {shape}.png")
+    assert run_ingest(project, "shapes").added == len(joint.COLOURS) * len(joint.SHAPES)
+    with reader.open(project) as lake:
+        for colour, shape in product(joint.COLOURS, joint.SHAPES):
+            found = lake.search("shapes", f"a {colour} {shape}", 3).hits
+            assert f"{colour} {shape}.png" in [hit.item_id for hit in found]
+        by_sql = lake.sql("SELECT item_id FROM search('shapes', 'a red circle', 1)").to_pylist()
+        assert by_sql[0]["item_id"].startswith("red")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_hostile_files_cost_only_themselves(make_project, run_ingest):
+    """More than a hundred of them among good ones of every format: each is refused where it should be."""
+    project = make_project("""
+        encoders: {eye: {model: "fake:16", modality: image}, ear: {model: "fake:16", modality: audio}}
+        collections:
+          seen: {source: {kind: files, path: files}, encoder: eye}
+          heard: {source: {kind: files, path: files}, encoder: ear}
+    """)
+    folder = project.root / "files"
+    good = hostile.write_good(folder, 100, 3)
+    bad = hostile.write_hostile(folder, 3)
+    added = {"image": run_ingest(project, "seen").added, "audio": run_ingest(project, "heard").added}
+    assert added == {kind: list(good.values()).count(kind) for kind in ("image", "audio")}
+    told = {r["item_id"]: r["stage"] for c in ("seen", "heard") for r in rejects(project, c)}
+    assert told == {name: stage for name, stage in bad.items() if name in told}
+    assert len(told) > 100
