@@ -134,19 +134,29 @@ def _hostile(room: Path) -> dict[str, Any]:
             good = _write_sounds(alone / "files", SOUNDS)
         shutil.copytree(alone / "files", among / "files")
         bad = write_hostile(among / "files", 1)
-        first, second = _ingest(alone, model), _ingest(among, model)
+        rounds = [(_anew(alone, model), _anew(among, model)) for _ in range(3)]
+        first, second = (min(runs, key=_encoding) for runs in zip(*rounds, strict=True))
         rejects = _rejects(among, "things")
-        lost = second["out"]["encode_seconds"] / first["out"]["encode_seconds"] - 1
+        lost = _encoding(second) / _encoding(first) - 1
         found[modality] = {
             "good": len(good),
             "encoded": second["out"]["added"],
             "rejected": second["out"]["rejected"],
             "right_stage": sum(bad.get(item) == stage for item, stage in rejects),
-            "alone_s": round(first["out"]["encode_seconds"], 2),
-            "among_broken_s": round(second["out"]["encode_seconds"], 2),
+            "alone_s": round(_encoding(first), 2),
+            "among_broken_s": round(_encoding(second), 2),
             "time_lost": round(lost, 3),
         }
     return found
+
+
+def _anew(room: Path, model: str) -> dict[str, Any]:
+    shutil.rmtree(room / "lake", ignore_errors=True)
+    return _ingest(room, model)
+
+
+def _encoding(run: dict[str, Any]) -> float:
+    return float(run["out"]["encode_seconds"])
 
 
 def _rejects(folder: Path, name: str) -> list[tuple[str, str]]:
