@@ -98,7 +98,7 @@ def of_media(results: dict[str, Any]) -> str:
     lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     memory, hostile = media["memory"], media["hostile"]
     broken = "; ".join(
-        f"among {h['rejected']} broken {name} files all {h['encoded']:,} good ones were encoded, at "
+        f"among {h['rejected']} broken {name} files {h['encoded']:,} of {h['good']:,} good ones were encoded, at "
         f"{h['time_lost']:+.1%} of time"
         for name, h in hostile.items()
     )
