@@ -98,8 +98,8 @@ def of_media(results: dict[str, Any]) -> str:
     lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     memory, hostile = media["memory"], media["hostile"]
     broken = "; ".join(
-        f"among {h['rejected']} broken {name} files {h['encoded']:,} of {h['good']:,} good ones were encoded, at "
-        f"{h['time_lost']:+.1%} of time"
+        f"among {h['rejected']} broken {name} files {h['encoded']:,} of {h['good']:,} good were encoded, "
+        f"at {h['time_lost']:+.1%} of time"
         for name, h in hostile.items()
     )
     return (
