@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from encoders.chunking import chunk_hash
 from encoders.decode import decode_text
-from storage.schemas import TIMESTAMP
+from storage.schemas import MEDIA, TIMESTAMP
 from tasks.encoded import CHUNKS
 from tasks.errors import SourceUnusable
 from tasks.import_rows import NORM_TOLERANCE, Gathered, chunk_text
@@ -144,6 +144,8 @@ class Assembler:
                 [[{"start": a, "end": b, "hash": h} for a, b, h in m["chunks"]] for m in made], CHUNKS
             ),
         }
+        if self._job.modality != "text":
+            columns["media"] = pa.array([m.get("media") for m in made], MEDIA)
         if self._job.is_export:
             columns["modality"] = pa.array([m["modality"] for m in made], pa.string())
             columns["stale_since"] = pa.array([m["stale_since"] for m in made], TIMESTAMP)
@@ -172,6 +174,7 @@ class Assembler:
         return pa.StructArray.from_arrays(fields, names=list(names))
 
 
+_AS_IT_WAS = ("uri", "text", "bytes", "media", "modality", "stale_since", "observed_at")
 _ROW = ("item_id", "place", "chunk", "start", "end", "content", "uri")
 
 
@@ -194,7 +197,7 @@ def _from_export(item: dict[str, Any], chunks: list[dict[str, Any]]) -> dict[str
         (a, b, chunk_hash(text[a:b] if text is not None else f"{item['uri']}#{at}"))
         for at, (a, b) in enumerate(spans)
     ]
-    kept = {n: item[n] for n in ("uri", "text", "bytes", "modality", "stale_since", "observed_at")}
+    kept = {n: item.get(n) for n in _AS_IT_WAS}
     return {**kept, "content_hash": bytes.fromhex(item["content_hash"]), "chunks": hashed}
 
 

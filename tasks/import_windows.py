@@ -116,7 +116,8 @@ class _Comparison:
         self._stored: dict[str, int] = {}
         self._old: pa.Table | None = None
         if snapshot.head is not None and self._ids:
-            columns = [c for c in ITEM_COLUMNS if c != "item_id"]
+            text = job.modality == "text"
+            columns = [c for c in ITEM_COLUMNS if c != "item_id" and not (c == "media" and text)]
             self._old = snapshot.rows_of("items", pa.array(self._ids, pa.string()), columns)
         if self._old is not None:
             self._stored = {i: row for row, i in enumerate(self._old["item_id"].to_pylist())}
@@ -256,7 +257,7 @@ class _Comparison:
         """The stored rows of items, in today's columns; with other attributes those that are refreshed."""
         if self._old is None:
             raise ValueError("no item of this window stands")
-        schema = items_schema(self._attributes)
+        schema = items_schema(self._attributes, self._job.modality)
         old = self._old.take(pa.array([self._stored[self._ids[row]] for row in chosen], pa.int64()))
         columns = {name: old[name] for name in schema.names if name in old.column_names}
         if self._attributes.num_fields:
@@ -354,4 +355,5 @@ def _empty_window(
         started_at=datetime.now(UTC),
         release=job.release,
         attributes=attributes,
+        modality=job.modality,
     )

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from encoders.catalog import describe
-from encoders.spec import EncoderFacts, EncoderSpec, chunking_of
+from encoders.spec import EncoderFacts, EncoderSpec, Modality, chunking_of
 from storage import foreign, tables
 from storage.commits import Commit, Release
 from storage.export import CHUNKS, Manifest, read_manifest
@@ -65,7 +65,7 @@ class Job:
     is_export: bool
     release: Release
     live: bool
-    modality: str
+    modality: Modality
     encoder: tuple[EncoderSpec, EncoderFacts] | None
     kept: pa.StructType
     version: int
@@ -105,11 +105,24 @@ def check(project: Project, name: str, given: Given) -> Job:
         is_export=is_export,
         release=release,
         live=head is None or release.release == head.live_release,
-        modality=settings.modality or (encoder[0].modality if encoder else "text"),
+        modality=head.modality if head else _modality(project, name, manifest, encoder),
         encoder=None if manifest is not None and manifest.fingerprint == made.fingerprint else encoder,
         kept=snapshot.attributes(),
         version=snapshot.version,
     )
+
+
+def _modality(
+    project: Project, name: str, manifest: Manifest | None, encoder: tuple[EncoderSpec, EncoderFacts] | None
+) -> Modality:
+    """What the items of a new collection are: as declared, else as the encoder of the vectors takes them."""
+    settings = project.collection(name)
+    if settings.modality or settings.encoder:
+        return project.modality(name)
+    if encoder is not None:
+        return encoder[0].modality
+    made: Modality = manifest.encoder.get("modality", "text") if manifest and manifest.encoder else "text"
+    return made
 
 
 def _of_export(given: Given) -> Given:

@@ -98,8 +98,8 @@ def of_media(results: dict[str, Any]) -> str:
     lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     memory, hostile = media["memory"], media["hostile"]
     broken = "; ".join(
-        f"of {h['good']:,} good {name} files among {h['rejected']} broken ones {h['encoded']:,} were "
-        f"encoded, in {h['time_lost']:+.1%} of the time"
+        f"among {h['rejected']} broken {name} files {h['encoded']:,} of {h['good']:,} good were encoded, "
+        f"at {h['time_lost']:+.1%} of time"
         for name, h in hostile.items()
     )
     return (

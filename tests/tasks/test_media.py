@@ -11,11 +11,18 @@ import pytest
 import soundfile
 from PIL import Image
 
+from encoders.fake import FakeMediaEncoder
+from flows.doctor import DoctorRequest, doctor
+from flows.export import ExportRequest, export
+from flows.imports import ImportRequest, import_vectors
 from storage.errors import QueryRefused
 from storage.snapshot import Snapshot
-from tasks import page, reader, steps
+from tasks import calls as calls_module
+from tasks import complete, page, reader, steps
+from tasks.imports import Given
 from tasks.media import Contents, cell
 from tasks.questions import MediaQuery
+from tasks.releases import promote
 from tasks.status import rejects
 from tests.encoders import hostile, joint
 
@@ -378,3 +385,60 @@ def test_hostile_files_cost_only_themselves(make_project, run_ingest):
     told = {r["item_id"]: r["stage"] for c in ("seen", "heard") for r in rejects(project, c)}
     assert told == {name: stage for name, stage in bad.items() if name in told}
     assert len(told) > 100
+
+
+def imported(project, path, **named):
+    request = ImportRequest("photos", Given(path, **named), yes=True)
+    return import_vectors(project, request, lambda *_: None)
+
+
+def test_an_export_restores_a_collection_of_images(photos, run_ingest, make_project, tmp_path):
+    """Facts, hashes and vectors; the next ingest of the same files encodes nothing."""
+    run_ingest(photos, "photos")
+    export(photos, ExportRequest("photos", "parquet", tmp_path / "backup"))
+    config = IMAGES.replace("path: photos", f"path: {photos.root}/photos")
+    other = make_project(config, folder=tmp_path / "other")
+    assert imported(other, tmp_path / "backup").added == 6
+    items = "SELECT item_id, modality, media, bytes, content_hash, uri FROM photos_items ORDER BY item_id"
+    assert asked(other, items) == asked(photos, items)
+    vectors = "SELECT item_id, vector FROM photos ORDER BY item_id"
+    assert asked(other, vectors) == asked(photos, vectors)
+    assert Snapshot.open(other.lake / "photos").head.modality == "image"
+    assert run_ingest(other, "photos").encoded == 0
+
+
+def test_media_are_read_again_for_another_release(photos, run_ingest, tmp_path):
+    """Vectors of another encoder come in; the rest is encoded from the raw files, and kept complete."""
+    run_ingest(photos, "photos")
+    second = photos.encoders["enc"].model_copy(update={"model": "fake:16"})
+    both = photos.model_copy(update={"encoders": {**photos.encoders, "second": second}})
+    vectors = [[1.0] + [0.0] * 15] * 2
+    table = pa.table({"id": ["a.png", "b.jpg"], "uri": ["a", "b"], "v": vectors})
+    pq.write_table(table, tmp_path / "v.parquet")
+    imported(both, tmp_path / "v.parquet", id="id", vector="v", uri="uri", encoder="second")
+    (photos.root / "photos/trip/f.bmp").write_bytes(b"another now")
+    done = complete.complete(both, "photos", 2, tmp_path / "spool", "run", steps._NoLease(), lambda *_: None)
+    assert done.counts.encoded == 3
+    assert [(r["item_id"], r["stage"]) for r in rejects(both, "photos")] == [("trip/f.bmp", "pull")]
+    picture(12).save(photos.root / "photos/trip/f.bmp")
+    report = run_ingest(both, "photos")
+    assert report.updated == 1
+    assert rejects(both, "photos") == []
+    promote(both, "photos", 2, yes=True, dry_run=False)
+    assert run_ingest(both, "photos").version > report.version
+    origins = "SELECT origin, count(*) AS n FROM photos GROUP BY ALL ORDER BY ALL"
+    assert asked(both, origins) == [{"origin": "encoded", "n": 4}, {"origin": "imported", "n": 2}]
+
+
+def test_doctor_is_content_and_finds_other_weights(photos, calls, run_ingest, monkeypatch):
+    """Canaries of images and of sounds are made anew and compared."""
+    run_ingest(photos, "photos")
+    run_ingest(calls, "calls")
+    for project, collection in ((photos, "photos"), (calls, "calls")):
+        assert doctor(project, DoctorRequest(collection, deep=True)).findings == ()
+    honest = FakeMediaEncoder.encode
+    monkeypatch.setattr(FakeMediaEncoder, "encode", lambda self, i: np.roll(honest(self, i), 1, axis=1))
+    calls_module.opened_media.cache_clear()
+    for project, collection in ((photos, "photos"), (calls, "calls")):
+        [found] = doctor(project, DoctorRequest(collection)).findings
+        assert "gives other vectors" in found.what
