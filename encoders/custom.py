@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from encoders.spec import PYTHON, EncoderFacts, EncoderSpec
 _MAX_TOKENS = 512
 _SIZE = 512
 _RATE = 16_000
+_OURS = ("encoders", "flows", "storage", "tasks")
 _LEFT_TO_THE_CLASS = ("layers", "truncate_dim", "document_prompt", "query_prompt", "revision")
 
 
@@ -35,7 +37,7 @@ def describe(spec: EncoderSpec) -> EncoderFacts:
     for field in _LEFT_TO_THE_CLASS:
         if getattr(spec, field) is not None:
             raise EncoderUnusable(f"{name} is a class of your own: `{field}` is for it to do; leave it out")
-    own = kind if isinstance(getattr(kind, "fingerprint", None), str) else _made(spec, kind)
+    own = kind if isinstance(getattr(kind, "fingerprint", None), str) else _made(spec)
     fingerprint, dim = getattr(own, "fingerprint", None), getattr(own, "dim", None)
     if not isinstance(fingerprint, str) or not fingerprint:
         raise EncoderUnusable(
@@ -70,9 +72,8 @@ class CustomPreparer:
     """Decoded media as the arrays that the class takes."""
 
     def __init__(self, spec: EncoderSpec) -> None:
-        kind = _class_of(spec)
-        self.least = int(getattr(kind, "size", _SIZE)) if spec.modality == "image" else 0
-        self.rate = int(getattr(kind, "rate", _RATE)) if spec.modality == "audio" else 0
+        self.least = int(getattr(_made(spec), "size", _SIZE)) if spec.modality == "image" else 0
+        self.rate = int(getattr(_made(spec), "rate", _RATE)) if spec.modality == "audio" else 0
 
     def prepare(self, decoded: Any) -> np.ndarray:
         if not isinstance(decoded, Image.Image):
@@ -91,26 +92,30 @@ class CustomEncoder:
         self.facts = facts
         self.tokenizer: Tokenizer = FakeTokenizer()
         self._name = spec.model.removeprefix(PYTHON)
-        self._own = _made(spec, _class_of(spec))
+        self._own = _made(spec)
 
     def encode(self, inputs: Sequence[Any]) -> np.ndarray:
         """Vectors, float32 (n, dim), as the class gives them."""
-        return self._checked("encode", self._own.encode(list(inputs)), (len(inputs), self.facts.dim))
+        return self._called("encode", list(inputs), (len(inputs), self.facts.dim))
 
     def encode_query(self, text: str) -> np.ndarray:
         """The vector of a text, float32 (dim,)."""
         if not callable(getattr(self._own, "encode_query", None)):
             first: np.ndarray = self.encode([text])[0]
             return first
-        return self._checked("encode_query", self._own.encode_query(text), (self.facts.dim,))
+        return self._called("encode_query", text, (self.facts.dim,))
 
-    def _checked(self, method: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    def _called(self, method: str, argument: Any, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            given = getattr(self._own, method)(argument)
+        except Exception as error:
+            raise RuntimeError(f"{self._name}.{method} failed: {type(error).__name__}: {error}") from error
         try:
             found = np.asarray(given, dtype=np.float32)
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             raise EncoderUnusable(
                 f"{self._name}.{method} gave {type(given).__name__}, which is no array of numbers ({error})"
-            ) from None
+            ) from error
         if found.shape != shape:
             raise EncoderUnusable(f"{self._name}.{method} gave an array {found.shape}, expected {shape}")
         return found
@@ -122,8 +127,10 @@ def _class_of(spec: EncoderSpec) -> Any:
     if not place or not name:
         raise EncoderUnusable(f"python: {name!r}: expected module:Class, as in my_module:MyEncoder")
     path = Path(place)
+    if path.name.partition(".")[0] in _OURS:
+        raise EncoderUnusable(f"{place}:{name}: {path.name!r} is a package of Evervec itself; rename yours")
     if path.is_absolute() and str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
+        sys.path.append(str(path.parent))  # nothing there may hide a library
     try:
         module = importlib.import_module(path.name)
     except Exception as error:
@@ -137,9 +144,13 @@ def _class_of(spec: EncoderSpec) -> Any:
     return kind
 
 
-def _made(spec: EncoderSpec, kind: Any) -> Any:
+@lru_cache(maxsize=4)
+def _made(spec: EncoderSpec) -> Any:
+    """The class at work: one for all that a process asks of it."""
     try:
-        return kind()
+        return _class_of(spec)()
+    except EncoderUnusable:
+        raise
     except Exception as error:
         name = spec.model.removeprefix(PYTHON)
         raise EncoderUnusable(f"{name}() failed: {type(error).__name__}: {error}") from error

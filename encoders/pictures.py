@@ -110,7 +110,7 @@ def decode_image(content: bytes, *, least: int = 0) -> tuple[Image.Image, MediaF
         _require_sound(content, reader)
         with reader(io.BytesIO(content)) as image:
             return _decoded(image, content, least)
-    except RowError:
+    except (RowError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Undecodable(f"more than the {MAX_PIXELS:,} pixels that are taken per image") from error

@@ -81,7 +81,7 @@ def decode_audio(content: bytes, rate: int) -> tuple[np.ndarray, MediaFacts]:
     try:
         with _Stream(_Bytes(containers.sound(content, name))) as file:
             return _decoded(file, name, rate)
-    except RowError:
+    except (RowError, MemoryError):
         raise
     except soundfile.LibsndfileError as error:
         raise Undecodable(f"the {name} is damaged or of a coding not taken: {error.error_string}") from error
@@ -164,10 +164,10 @@ def windows(samples: int, rate: int, *, seconds: float, overlap: float) -> list[
     Windows are `seconds` long and begin every `seconds` - `overlap`; the last one is shifted back so
     that it ends with the sound and is as long as the others. So every sample is in a window, no window
     is longer than `seconds`, and none is shorter, but for a sound that is. No samples, no windows.
-    Raises `ValueError` unless 0 <= overlap < seconds / 2 and a window has at least one sample.
+    Raises `ValueError` unless 0 <= overlap <= seconds / 2 and a window has at least one sample.
     """
-    if not (math.isfinite(seconds) and 0 <= overlap < seconds / 2):
-        raise ValueError(f"overlap is {overlap} seconds; give 0 or more, and less than half of {seconds}")
+    if not (math.isfinite(seconds) and 0 <= overlap <= seconds / 2):
+        raise ValueError(f"overlap is {overlap} seconds; give 0 or more, and at most half of {seconds}")
     length = round(seconds * rate)
     if samples < 0 or length < 1:
         raise ValueError(f"{samples} samples in windows of {seconds} seconds at {rate} samples per second")

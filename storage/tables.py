@@ -61,7 +61,7 @@ def scan(path: Path, columns: Sequence[str], binary: Sequence[str], batch_rows: 
 
 def _parquet(path: Path, columns: list[str], binary: set[str], batch_rows: int) -> Iterator[Batch]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             present = file.schema_arrow.names
             _require(path, [c if c in present else c.partition(".")[0] for c in columns], present)
             first = 1
@@ -82,7 +82,7 @@ def cells(path: Path, column: str, first: int, at_once: int) -> Iterator[tuple[i
     if the file cannot be read any more.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             row, groups = 1, list(range(file.num_row_groups))
             while groups and row + file.metadata.row_group(groups[0]).num_rows <= first:
                 row += file.metadata.row_group(groups.pop(0)).num_rows
@@ -100,7 +100,7 @@ def is_binary(path: Path, column: str) -> bool:
     if SUFFIXES.get(path.suffix.lower()) != "parquet" or not path.is_file():
         return False
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             empty = file.schema_arrow.empty_table()
     except (pa.ArrowException, OSError) as error:
         raise UnreadableTable(f"{path} is not a readable Parquet file: {error}") from error

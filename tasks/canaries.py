@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.catalog import Device, describe, open_preparer
-from encoders.errors import EncoderError
+from encoders.errors import EncoderError, EncoderUnusable
 from encoders.files import HashCache
 from encoders.spec import EncoderFacts, EncoderSpec
 from storage import arrays, parquet
@@ -64,7 +64,21 @@ def names(facts: EncoderFacts) -> tuple[str, ...]:
 def make(
     spec: EncoderSpec, facts: EncoderFacts, inputs: Sequence[str], device: Device | None = None
 ) -> np.ndarray:
-    """The vectors of some inputs as documents of an encoder, float32 (n, dim), in their order."""
+    """The vectors of some inputs as documents of an encoder, float32 (n, dim), in their order.
+
+    Raises `EncoderUnusable` if it fails on them: it would on anything.
+    """
+    try:
+        return _made(spec, facts, inputs, device)
+    except EncoderError:
+        raise
+    except Exception as error:
+        raise EncoderUnusable(
+            f"{spec.model} fails on plain inputs that every encoder can take: {error}"
+        ) from error
+
+
+def _made(spec: EncoderSpec, facts: EncoderFacts, inputs: Sequence[str], device: Device | None) -> np.ndarray:
     if facts.modality == "text":
         return opened(spec, facts, device=device).encode(inputs)
     preparer = open_preparer(spec, facts)

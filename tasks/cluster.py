@@ -25,6 +25,9 @@ CHUNK_CPUS = 0.25
 
 _ACTOR_MEMORY = 2 * 2**30
 _NO_PROGRESS_SECONDS = 120
+_NO_PROGRESS_MEDIA_SECONDS = 6 * 3600
+"""A recording of two hours is one call, and may take a learned model longer than it lasts."""
+
 _MAX_RESTARTS = 2
 _SMALL_MACHINE = 32 * 2**30
 _OBJECT_STORE = 512 * 2**20
@@ -50,7 +53,7 @@ def worth_starting(project: Project, resources: Resources, items: int) -> bool:
 
 
 @contextmanager
-def running(project: Project, resources: Resources) -> Iterator[Pool]:
+def running(project: Project, resources: Resources, *, media: bool = False) -> Iterator[Pool]:
     """A connected Ray and the pool to run on it; one that was started here ends with the block."""
     import ray
 
@@ -59,7 +62,7 @@ def running(project: Project, resources: Resources) -> Iterator[Pool]:
         logging.getLogger("ray").setLevel(logging.ERROR)
         with _muted():
             _start(project)
-    _configure_ray_data()
+    _configure_ray_data(_NO_PROGRESS_MEDIA_SECONDS if media else _NO_PROGRESS_SECONDS)
     try:
         yield _pool(resources, ray.cluster_resources())
     finally:
@@ -115,7 +118,7 @@ def _pool(resources: Resources, available: dict[str, float]) -> Pool:
                 f"resources ask for {actors} actors with {share:g} GPUs each, but Ray has {gpus:g}; "
                 "lower `actors:` or `gpus_per_actor:` in evervec.yaml"
             )
-        return Pool(actors, share, batch_items=2_048, threads=None)
+        return Pool(actors, share, batch_items=2_048, threads=max(1, int(available.get("CPU", 1)) // actors))
     cpus = int(available.get("CPU", 1))
     fitting = int(min(cpus / ACTOR_CPUS, available.get("memory", _ACTOR_MEMORY) // _ACTOR_MEMORY))
     actors = actors or max(1, min(cpus, fitting))
@@ -127,14 +130,14 @@ def _pool(resources: Resources, available: dict[str, float]) -> Pool:
     return Pool(actors, 0.0, batch_items=256, threads=max(1, cpus // actors))
 
 
-def _configure_ray_data() -> None:
+def _configure_ray_data(patience: int) -> None:
     """Quiet, and bounded: by default a worker that dies for good is retried for ever."""
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    context.execution_no_progress_timeout_s = patience
     context.print_on_execution_start = False
 
 

@@ -39,7 +39,7 @@ def encode_stream(
     if not cluster.worth_starting(project, resources, items):
         yield from _here(job, parts, stored)
         return
-    with cluster.running(project, resources) as pool:
+    with cluster.running(project, resources, media=job.facts.modality != "text") as pool:
         yield from _on_ray(pool, job, parts, stored)
 
 

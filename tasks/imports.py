@@ -92,20 +92,22 @@ def check(project: Project, name: str, given: Given) -> Job:
         )
     is_export = foreign.is_export(given.path)
     if is_export:
-        given = _of_export(given)
+        given = _of_export(given, manifest)
     _require_columns(given, is_export=is_export)
     dim = _dim(given)
     made, encoder = _made_by(project, settings, given, manifest, dim)
     if head is None and settings.encoder is not None:
         _require_declared(project, name, settings.encoder, made)
     release = _target(head, made)
+    modality = head.modality if head else _modality(project, name, manifest, encoder)
+    _require_of(name, modality, given, encoder, is_export=is_export)
     return Job(
         collection=name,
         given=given,
         is_export=is_export,
         release=release,
         live=head is None or release.release == head.live_release,
-        modality=head.modality if head else _modality(project, name, manifest, encoder),
+        modality=modality,
         encoder=None if manifest is not None and manifest.fingerprint == made.fingerprint else encoder,
         kept=snapshot.attributes(),
         version=snapshot.version,
@@ -125,7 +127,28 @@ def _modality(
     return made
 
 
-def _of_export(given: Given) -> Given:
+def _require_of(
+    name: str,
+    modality: Modality,
+    given: Given,
+    encoder: tuple[EncoderSpec, EncoderFacts] | None,
+    *,
+    is_export: bool,
+) -> None:
+    """Raise `SourceUnusable` if what comes in is not what the items of the collection are."""
+    if encoder is not None and encoder[0].modality != modality:
+        raise SourceUnusable(
+            f"collection {name!r} is of {modality}, encoder {given.encoder!r} is for {encoder[0].modality}; "
+            "name the encoder that made these vectors, or import into another collection"
+        )
+    if modality != "text" and given.text is not None and not is_export:
+        raise SourceUnusable(
+            f"collection {name!r} is of {modality}, which has no texts: name the column of places with "
+            "--uri COL in place of --text"
+        )
+
+
+def _of_export(given: Given, manifest: Manifest | None) -> Given:
     """The columns of an export, which nobody needs to name."""
     if any((given.id, given.vector, given.text, given.uri, given.chunk, given.attributes)):
         raise SourceUnusable(
@@ -133,7 +156,9 @@ def _of_export(given: Given) -> Given:
             "--chunk and --attributes"
         )
     own = foreign.schema(given.path).names
-    attributes = tuple(name for name in own if name not in EXPORTED)
+    text = manifest is not None and manifest.encoder.get("modality", "text") == "text"
+    facts = EXPORTED - {"media"} if text else EXPORTED
+    attributes = tuple(name for name in own if name not in facts)
     return replace(given, id="item_id", vector="vector", text="text", chunk="chunk_no", attributes=attributes)
 
 

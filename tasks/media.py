@@ -41,7 +41,9 @@ class Contents:
     def raw(self, uri: str) -> bytes:
         """What lies there now."""
         try:
-            return self._cells.read(uri) if self._cells else Path(uri).read_bytes()
+            if self._cells and _ROW in uri:
+                return self._cells.read(uri)
+            return Path(uri).read_bytes()  # also of a table of bytes, from the time before it was one
         except OSError as error:
             raise Unreadable(f"cannot be read any more ({error.strerror or error})") from None
 

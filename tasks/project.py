@@ -14,8 +14,11 @@ from storage.schemas import ITEM_COLUMNS, SHOWN_COLUMNS, VECTOR_COLUMNS, VIEW_SU
 from storage.verified import Verified
 from tasks.errors import NothingThere
 
-RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, *SHOWN_COLUMNS, "space_id"))
+RESERVED = frozenset((*ITEM_COLUMNS, *VECTOR_COLUMNS, "space_id")) - {"media"}
 """Names that the SQL views have already, and so no attribute can bear."""
+
+RESERVED_OF_MEDIA = frozenset(("media", *SHOWN_COLUMNS))
+"""The same where the items are images or audio."""
 
 INDEX_OWN = frozenset(
     (
@@ -196,11 +199,15 @@ class Project(_Settings):
                     f"collection {name!r}: attribute {unfit[0]!r} cannot be an index column; rename that "
                     "column to one without dots and backticks that LanceDB does not use itself"
                 )
-            taken = [a for a in attributes if a.lower() in RESERVED]
+            encoder = self.encoders.get(collection.encoder or "")
+            reserved = (
+                RESERVED if encoder is None or encoder.modality == "text" else RESERVED | RESERVED_OF_MEDIA
+            )
+            taken = [a for a in attributes if a.lower() in reserved]
             if taken:
                 raise ValueError(
                     f"collection {name!r}: every collection has a column {taken[0]!r} already; rename yours. "
-                    f"Taken are: {', '.join(sorted(RESERVED))}"
+                    f"Taken are: {', '.join(sorted(reserved))}"
                 )
         return self
 
@@ -214,6 +221,10 @@ class Project(_Settings):
     def verified(self) -> Verified:
         """Files of the lake that this machine has found to be whole, in `.evervec/` too."""
         return Verified(self.root / ".evervec" / "verified.json")
+
+    def page(self, name: str) -> Path:
+        """The page that `search --open` wrote last of a collection."""
+        return self.root / ".evervec" / f"search-{name}.html"
 
     def hashes(self) -> HashCache:
         """Remembered hashes of model files, in `.evervec/` beside the configuration."""

@@ -121,7 +121,7 @@ class Reader:
         self._project = project
         self._verified = project.verified()
         self._snapshots: dict[str, Snapshot] = {}
-        self._askers: dict[str, Asker] = {}
+        self._askers: dict[tuple[str, int], Asker] = {}
         self._indexes: dict[tuple[str, str], tuple[int, Reading | None]] = {}
         self._connections: list[Connection] = []
         self.bound: dict[str, int] = {}
@@ -261,11 +261,11 @@ class Reader:
         return sql.connect(self._project.lake, bound, embed, search)
 
     def _embed(self, view: _View, query: Query) -> np.ndarray:
-        space = view.release.space_id
-        if space not in self._askers:
+        key = view.collection, view.release.release
+        if key not in self._askers:
             spec, facts = encoder_of(self._project, view.collection, view.release)
-            self._askers[space] = Asker(spec, facts, view.release)
-        return self._askers[space].vector(query)
+            self._askers[key] = Asker(spec, facts, view.release)
+        return self._askers[key].vector(query)
 
     def _reading(self, view: _View) -> "Reading | None":
         """The index of a view; None, with a warning, if it cannot be read: then Parquet is searched."""

@@ -68,7 +68,7 @@ def vectors_table(done: pa.Table, matrix: np.ndarray, *, run_id: str) -> pa.Tabl
 
 
 def rejects_table(failed: pa.Table, *, run_id: str, now: datetime) -> pa.Table:
-    """Reject rows of the failed rows of a stream."""
+    """Reject rows of the failed rows of a stream; what could not even be read is tried again next time."""
     why = failed["reject"].combine_chunks()
     count = failed.num_rows
     columns = {
@@ -77,7 +77,7 @@ def rejects_table(failed: pa.Table, *, run_id: str, now: datetime) -> pa.Table:
         "stage": why.field("stage"),
         "reason": why.field("reason"),
         "error_type": why.field("error_type"),
-        "content_hash": failed["content_hash"],
+        "content_hash": pc.if_else(pc.equal(why.field("stage"), "pull"), None, failed["content_hash"]),
         "run_id": pa.array([run_id] * count),
         "rejected_at": pa.array([now] * count, TIMESTAMP),
     }

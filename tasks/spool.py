@@ -12,9 +12,12 @@ import pyarrow.compute as pc
 from storage import arrays
 
 PART_ITEMS = 256
-PART_MEDIA = 32
 PART_BYTES = 2 * 2**20
 """A part is what one encoder takes at once: enough to sort by length, few enough to share evenly."""
+
+MEDIA_ITEMS = 32
+MEDIA_BYTES = 32 * 2**20
+"""The same of images and audio, by their raw sizes."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,16 @@ class Spool:
 
 
 def _parts(table: pa.Table) -> Iterator[pa.Table]:
-    most = PART_MEDIA if "bytes" in table.column_names else PART_ITEMS
+    items, most = PART_ITEMS, PART_BYTES
     sizes = np.zeros(table.num_rows)
-    if "content" in table.column_names:
+    if "bytes" in table.column_names:
+        items, most = MEDIA_ITEMS, MEDIA_BYTES
+        sizes = arrays.to_numpy(table["bytes"].combine_chunks())
+    elif "content" in table.column_names:
         sizes = arrays.to_numpy(pc.fill_null(pc.binary_length(table["content"]), 0).combine_chunks())
     first, size = 0, 0.0
     for at in range(table.num_rows):
-        if at > first and (at - first >= most or size + sizes[at] > PART_BYTES):
+        if at > first and (at - first >= items or size + sizes[at] > most):
             yield table.slice(first, at - first)
             first, size = at, 0.0
         size += sizes[at]

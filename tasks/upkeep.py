@@ -64,7 +64,9 @@ def purge(project: Project, collection: str, *, yes: bool, wait: float) -> Maint
             "meant, run again with --yes"
         )
     with lock(root, "ingest", wait=wait) as ingest, lock(root, "maintain", wait=wait) as lease:
-        return maintenance.purge(project.lake, Snapshot.open(root, strict=True), _run_id(), ingest, lease)
+        done = maintenance.purge(project.lake, Snapshot.open(root, strict=True), _run_id(), ingest, lease)
+    project.page(collection).unlink(missing_ok=True)  # it shows what was found before
+    return done
 
 
 def _opened(project: Project, collection: str) -> Snapshot:

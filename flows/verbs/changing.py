@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from flows.verbs.invocation import project_of, usage, where
+from flows.verbs.invocation import project_of, search_of, usage, where
 
 if TYPE_CHECKING:
     from storage.releases import Switched
@@ -43,7 +43,7 @@ def _ingest(options: argparse.Namespace, *, retry: bool) -> int:
     elif report.rejected:
         next_command(f"evervec {where(options)}errors {name}")
     else:
-        next_command(f'evervec {where(options)}search {name} "a question"')
+        next_command(search_of(options, project, name))
     return 0
 
 
@@ -94,7 +94,7 @@ def promote(options: argparse.Namespace) -> int:
     if options.complete and not options.dry_run:
         _complete(options, project, options.release)
     moved = make_live(project, options.collection, options.release, yes=options.yes, dry_run=options.dry_run)
-    return _switched(options, moved)
+    return _switched(options, project, moved)
 
 
 def rollback(options: argparse.Namespace) -> int:
@@ -105,7 +105,7 @@ def rollback(options: argparse.Namespace) -> int:
     if options.complete and not options.dry_run:
         _complete(options, project, releases.before_live(project, options.collection))
     moved = releases.rollback(project, options.collection, yes=options.yes, dry_run=options.dry_run)
-    return _switched(options, moved)
+    return _switched(options, project, moved)
 
 
 def _complete(options: argparse.Namespace, project: "Project", release: int) -> None:
@@ -117,7 +117,7 @@ def _complete(options: argparse.Namespace, project: "Project", release: int) -> 
         print(f"{done.counts.encoded:,} items encoded into the space of release {release}")
 
 
-def _switched(options: argparse.Namespace, moved: "Switched") -> int:
+def _switched(options: argparse.Namespace, project: "Project", moved: "Switched") -> int:
     from flows.show import next_command
 
     if options.json:
@@ -130,7 +130,7 @@ def _switched(options: argparse.Namespace, moved: "Switched") -> int:
         print(f"{name}: release {moved.live} would be live instead of {moved.previous}")
     else:
         print(f"{name}: release {moved.live} is live (before: {moved.previous}), version {moved.version}")
-    next_command(f'evervec {where(options)}search {name} "a question"')
+    next_command(search_of(options, project, name))
     return 0
 
 

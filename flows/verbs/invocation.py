@@ -25,3 +25,9 @@ def usage(message: str) -> Exception:
     from flows.settings import SettingsError
 
     return SettingsError(message)
+
+
+def search_of(options: argparse.Namespace, project: "Project", collection: str) -> str:
+    """The command that searches a collection with something of its own kind."""
+    asked = {"text": '"a question"', "image": "--image FILE", "audio": "--audio FILE"}
+    return f"evervec {where(options)}search {collection} {asked[project.modality(collection)]}"

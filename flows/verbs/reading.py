@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.verbs.invocation import project_of, usage, where
+from flows.verbs.invocation import project_of, search_of, usage, where
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,7 @@ def status(options: argparse.Namespace) -> int:
     elif bad:
         next_command(f"evervec {where(options)}errors {bad}")
     elif found:
-        next_command(f'evervec {where(options)}search {found[0].collection} "a question"')
+        next_command(search_of(options, project, found[0].collection))
     return 0
 
 
@@ -140,7 +140,7 @@ def _open_page(project: "Project", collection: str, query: "Query", found: "Foun
 
     from tasks import page
 
-    path = project.root / ".evervec" / f"search-{collection}.html"
+    path = project.page(collection)
     page.write(path, page.page(project, collection, query, found))
     print(f"page: {path}", file=sys.stderr)
     webbrowser.open(path.as_uri())

@@ -16,10 +16,11 @@ from encoders.spec import Modality
 from storage import arrays
 from tasks.errors import SourceUnusable
 from tasks.project import INCLUDED, FilesSource
-from tasks.sources.hashing import digest, hashing
+from tasks.sources.hashing import MEDIA_AT_ONCE, digest, hashing
 from tasks.sources.protocol import (
     BATCH_BYTES,
     BATCH_ITEMS,
+    Digest,
     MediaRow,
     Pulled,
     PullReject,
@@ -83,7 +84,7 @@ class Files:
         with hashing() as pool:
             for paths in _in_batches(self._listed(rejects)):
                 item_ids = [_as_text(path.relative_to(self._root).as_posix()) for path in paths]
-                facts = list(pool.map(lambda p, i: self._opened(p, i, rejects, digest), paths, item_ids))
+                facts = list(pool.map(lambda p, i: self._digested(p, i, rejects), paths, item_ids))
                 rows = [
                     MediaRow(i, _as_text(str(p)), f)
                     for i, p, f in zip(item_ids, paths, facts, strict=True)
@@ -95,6 +96,13 @@ class Files:
                 rejects.clear()
         nothing = media_table([], arrays.empty(pa.int64()), None)
         yield Pulled(nothing, tuple(rejects), complete=True)
+
+    def _digested(self, path: Path, item_id: str, rejects: list[PullReject]) -> Digest | None:
+        if _as_text(str(path)) != str(path):
+            reason = "its name is not UTF-8, so that nothing could find it again; rename the file"
+            rejects.append(PullReject(item_id, _as_text(str(path)), reason, "UnicodeEncodeError"))
+            return None
+        return self._opened(path, item_id, rejects, digest)
 
     @staticmethod
     def _batch(
@@ -154,7 +162,7 @@ def _first_bytes(file: BufferedReader) -> bytes:
 
 
 def _in_batches(paths: Iterator[Path]) -> Iterator[list[Path]]:
-    while some := list(islice(paths, BATCH_ITEMS)):
+    while some := list(islice(paths, MEDIA_AT_ONCE)):
         yield some
 
 

@@ -9,6 +9,9 @@ from io import BufferedReader
 
 from tasks.sources.protocol import Digest
 
+MEDIA_AT_ONCE = 256
+"""Files that are hashed before a run looks whether it has enough."""
+
 
 def digest(file: BufferedReader) -> Digest:
     """SHA-256 and size of an open file."""

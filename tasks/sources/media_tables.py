@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from storage import arrays, tables
+from tasks.errors import SourceUnusable
 from tasks.media import cell
 from tasks.project import TableSource
-from tasks.sources.hashing import digest, hashing
+from tasks.sources.hashing import MEDIA_AT_ONCE, digest, hashing
 from tasks.sources.protocol import Digest, MediaRow, Pulled, PullReject, media_table
 from tasks.sources.tables import Table
 
@@ -31,8 +32,13 @@ class MediaTable:
 
     def pull(self, since: str | None) -> Iterator[Pulled]:
         in_cells = tables.is_binary(self._spec.path, self._column)
-        rows = {"batch_rows": _CELLS} if in_cells else {}
-        table = Table(self._spec, self._column, self._attributes, **rows)
+        if not in_cells and not self._root.is_dir():
+            raise SourceUnusable(
+                f"source.root {self._root} is no folder; expected the one that the files of column "
+                f"{self._column!r} lie in. Correct `root:` in evervec.yaml, or mount it"
+            )
+        at_once = _CELLS if in_cells else MEDIA_AT_ONCE
+        table = Table(self._spec, self._column, self._attributes, batch_rows=at_once)
         digested = self._of_cell if in_cells else self._of_file
         with hashing() as pool:
             for pulled in table.pull(since):

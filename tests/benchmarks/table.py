@@ -73,7 +73,7 @@ def of_media(results: dict[str, Any]) -> str:
         rows.append((what, *(f"{s['top_1']:.2f}, {s['p_at_10']:.2f}" for s in (own, best))))
     images, audio = media["images"], media["audio"]
     rows += [
-        ("", "Evervec", "a bare loop"),
+        ("while encoding", "Evervec", "a bare loop"),
         (
             "images of 1 MP, decoded and encoded",
             f"{images['evervec_per_s']:.0f}/s",
@@ -99,12 +99,14 @@ def of_media(results: dict[str, Any]) -> str:
     memory, hostile = media["memory"], media["hostile"]
     broken = "; ".join(
         f"among {h['rejected']} broken {name} files {h['encoded']:,} of {h['good']:,} good were encoded, "
-        f"at {h['time_lost']:+.1%} of time"
+        f"taking {abs(h['time_lost']):.1%} {'more' if h['time_lost'] > 0 else 'less'} time"
         for name, h in hostile.items()
     )
     return (
-        f"{lines}\n\n{memory['images']:,} such images on two Ray actors take {memory['beyond_idle_mb']:,} MB "
-        f"beyond an idle Ray. Broken files: {broken}.\n"
+        f"{lines}\n\nThe whole commands took {images['whole_command_s']:.1f} s and "
+        f"{audio['whole_command_s']:.1f} s, starting, hashing and committing included. The loop resamples by "
+        f"scipy's resample_poly, Evervec by libsoxr. {memory['images']:,} such images on two Ray actors take "
+        f"{memory['beyond_idle_mb']:,} MB beyond an idle Ray. Broken files: {broken}.\n"
     )
 
 

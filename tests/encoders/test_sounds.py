@@ -409,10 +409,10 @@ def test_windows_by_example():
 
 @pytest.mark.parametrize(
     ("seconds", "overlap"),
-    [(1, 0.5), (1, -0.1), (0, 0), (-1, 0), (math.nan, 0), (math.inf, 0), (1, math.nan), (0.0001, 0)],
+    [(1, 0.6), (1, -0.1), (0, 0), (-1, 0), (math.nan, 0), (math.inf, 0), (1, math.nan), (0.0001, 0)],
 )
 def test_windows_that_make_no_sense(seconds, overlap):
-    """Half a window or more of overlap, or no window at all, is an error of the settings."""
+    """More than half a window of overlap, or no window at all, is an error of the settings."""
     with pytest.raises(ValueError, match=r"overlap is|windows of"):
         windows(100, 100, seconds=seconds, overlap=overlap)
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from itertools import pairwise, product
 
 import numpy as np
@@ -18,7 +19,8 @@ from flows.imports import ImportRequest, import_vectors
 from storage.errors import QueryRefused
 from storage.snapshot import Snapshot
 from tasks import calls as calls_module
-from tasks import complete, page, reader, steps
+from tasks import complete, page, reader, steps, upkeep
+from tasks.errors import SourceUnusable
 from tasks.imports import Given
 from tasks.media import Contents, cell
 from tasks.questions import MediaQuery
@@ -442,3 +444,78 @@ def test_doctor_is_content_and_finds_other_weights(photos, calls, run_ingest, mo
     for project, collection in ((photos, "photos"), (calls, "calls")):
         [found] = doctor(project, DoctorRequest(collection)).findings
         assert "gives other vectors" in found.what
+
+
+def test_what_could_not_be_read_is_tried_again(photos, run_ingest, monkeypatch):
+    """A mount that was away while items were read: the very same files land with the next run."""
+    listed = steps.pull_and_diff
+    folder = photos.root / "photos"
+
+    def then_away(*given):
+        plan = listed(*given)
+        (folder / "trip").rename(photos.root / "away")
+        return plan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "pull_and_diff", then_away)
+        assert run_ingest(photos, "photos").rejected == 3
+    (photos.root / "away").rename(folder / "trip")
+    assert run_ingest(photos, "photos").added == 3
+    assert rejects(photos, "photos") == []
+
+
+@pytest.mark.parametrize("chunk", ["{seconds: 2}", "{seconds: 0.5}", "{seconds: 4, overlap_seconds: 2}"])
+def test_windows_may_overlap_by_half(chunk, calls, run_ingest, make_project, tmp_path):
+    """The default overlap is no more than that, however short the windows."""
+    config = SOUNDS.replace("{seconds: 2, overlap_seconds: 0.5}", chunk)
+    config = config.replace("path: calls", f"path: {calls.root}/calls")
+    project = make_project(config, folder=tmp_path / "other")
+    assert run_ingest(project, "calls").added == 3
+
+
+def test_names_that_are_no_utf8_are_refused_by_name(photos, run_ingest):
+    """Nothing could find such a file again by what a table can hold."""
+    broken = os.fsencode(photos.root) + b"/photos/gr\xfc\xdfe.png"
+    with open(broken, "wb") as file:
+        picture(3).save(file, "PNG")
+    report = run_ingest(photos, "photos")
+    assert (report.added, report.rejected) == (6, 1)
+    assert "not UTF-8" in rejects(photos, "photos")[0]["reason"]
+
+
+def test_a_root_that_is_not_there_marks_nothing_as_lost(make_project, run_ingest, tmp_path):
+    """A mount that is away stops the run before it begins."""
+    (tmp_path / "files").mkdir()
+    picture(1).save(tmp_path / "files/1.png")
+    write_table(tmp_path / "t.parquet", ["a"], "file", ["1.png"])
+    project = make_project("""
+        encoders: {enc: {model: "fake:32", modality: image}}
+        collections:
+          shop: {source: {kind: table, path: t.parquet, id: id, media: file, root: files}, encoder: enc}
+    """)
+    assert run_ingest(project, "shop").added == 1
+    (tmp_path / "files").rename(tmp_path / "elsewhere")
+    with pytest.raises(SourceUnusable, match="is no folder"):
+        run_ingest(project, "shop")
+    assert Snapshot.open(project.lake / "shop").version == 1
+
+
+def test_vectors_of_another_modality_are_not_imported(photos, run_ingest, tmp_path):
+    """They would make a release that nothing could fill."""
+    run_ingest(photos, "photos")
+    words = photos.encoders["enc"].model_copy(update={"model": "fake:16", "modality": "text"})
+    both = photos.model_copy(update={"encoders": {**photos.encoders, "words": words}})
+    table = pa.table({"id": ["a.png"], "uri": ["a"], "v": [[1.0] + [0.0] * 15]})
+    pq.write_table(table, tmp_path / "v.parquet")
+    with pytest.raises(SourceUnusable, match="is of image, encoder 'words' is for text"):
+        imported(both, tmp_path / "v.parquet", id="id", vector="v", uri="uri", encoder="words")
+    with pytest.raises(SourceUnusable, match="has no texts"):
+        imported(both, tmp_path / "v.parquet", id="id", vector="v", text="uri", space="other")
+
+
+def test_a_purge_takes_the_page_along(photos, run_ingest):
+    """It shows what may have been deleted since."""
+    run_ingest(photos, "photos")
+    page.write(photos.page("photos"), "<html>")
+    upkeep.purge(photos, "photos", yes=True, wait=0.0)
+    assert not photos.page("photos").exists()

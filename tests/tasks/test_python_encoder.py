@@ -1,17 +1,20 @@
 """An encoder of the user's own: a class beside evervec.yaml."""
 
+import sys
 import textwrap
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
+from encoders import custom
 from encoders.catalog import describe
 from encoders.errors import EncoderUnusable
 from encoders.files import HashCache
 from encoders.spec import EncoderSpec
 from flows.settings import SettingsError
-from tasks import reader
+from tasks import calls, reader
 from tasks.status import rejects
 
 LETTERS = """
@@ -119,7 +122,6 @@ def test_wrong_shapes_end_the_run_and_name_the_class(given, own, run_ingest):
 
 def test_the_space_is_of_the_fingerprint_not_of_the_name():
     """A renamed class writes into the same space; a new fingerprint makes a new one."""
-    import sys
     import types
 
     module = sys.modules["made_up_for_this"] = types.ModuleType("made_up_for_this")
@@ -140,3 +142,36 @@ def test_python_and_model_exclude_each_other(make_project):
             encoders: {own: {python: "a:B", model: "fake:8"}}
             collections: {docs: {source: {kind: files, path: docs}, encoder: own}}
         """)
+
+
+@pytest.mark.parametrize("name", ["encoders", "tasks", "storage", "flows"])
+def test_modules_named_like_our_packages_are_refused_with_a_reason(name):
+    """They could never be imported."""
+    with pytest.raises(EncoderUnusable, match="is a package of Evervec itself"):
+        describe(EncoderSpec(python=f"/some/project/{name}:Mine"), HashCache(None))
+
+
+def test_what_is_said_in_init_counts(own, run_ingest):
+    """Rate and dim may be known only then; an error there, or in the first call, names the class."""
+    code = """
+        class Loud:
+            def __init__(self):
+                self.fingerprint, self.dim, self.rate = "loud", 3, 4_000
+
+            def encode(self, batch):
+                assert all(len(samples) == 4_000 for samples in batch), [len(s) for s in batch]
+                return [[1.0, float(abs(s).max()), float(abs(s).mean())] for s in batch]
+    """
+    project = own(code, name="Loud", modality="audio")
+    soundfile.write(project.root / "docs/a.wav", np.full(8_000, 0.25), 8_000)
+    with pytest.raises(EncoderUnusable, match=r"Loud.*fails on plain inputs.*AssertionError"):
+        run_ingest(project)  # the fixed inputs are two seconds long, at the rate of the class
+    (project.root / "docs/a.wav").unlink()
+    fixed = code.replace("== 4_000 for", "in (4_000, 8_000) for")
+    again = own(fixed, name="Loud", modality="audio")
+    soundfile.write(again.root / "docs/a.wav", np.full(8_000, 0.25), 8_000)
+    for module in [name for name in sys.modules if name.startswith("own_")]:
+        del sys.modules[module]
+    custom._made.cache_clear()
+    calls.opened_media.cache_clear()
+    assert run_ingest(again).added == 1
