@@ -88,7 +88,10 @@ def _node_types(tree: Any) -> set[str]:
 
 
 def without_trace(message: str) -> str:
-    """DuckDB's message; of an error in one of our functions only its last line, not the Python trace."""
+    """DuckDB's message; of an error in one of our functions what that says, not how it was called."""
+    _, of_ours, said = message.partition("executing the UDF: ")
+    if of_ours:
+        return said.partition(": ")[2] or said
     if "Traceback" in message:
         return message.strip().splitlines()[-1]
     return message

@@ -306,6 +306,8 @@ def test_an_image_is_searched_with_an_image(photos, run_ingest):
             lake.search("photos", MediaQuery(photos.root / "nope.png", "image"))
         with pytest.raises(QueryRefused, match="cannot be searched with"):
             lake.search("photos", MediaQuery(photos.root / "evervec.yaml", "image"))
+        with pytest.raises(QueryRefused, match=r"^fake:32 knows no text queries"):
+            lake.sql("SELECT item_id FROM search('photos', 'a red car', 3)")
         with pytest.raises(QueryRefused, match="has no words"):
             lake.search("photos", "words", mode="text")
         with pytest.raises(QueryRefused, match="ranks by words"):
