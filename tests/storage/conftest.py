@@ -284,6 +284,22 @@ windows = st.lists(
 )
 
 
+def with_two_releases(lake, history, fills):
+    """Commit windows, filling items into a second space after each: the version, the model, who is there."""
+    model, filled = Model(), set()
+    transaction.commit(lake, "docs", window())
+    for actions, fill in zip(history, fills, strict=False):
+        refresh = {i for i, (what, *_) in actions.items() if what == "refresh"} & filled
+        one = model.window(actions)
+        filled -= {i for i, (what, *_) in actions.items() if what in ("put", "delete")}
+        moved = index_table({i: model.items[i] for i in refresh}, dim=SECOND_DIM)
+        index = {**one.index, SECOND_SPACE: moved} if refresh else one.index
+        transaction.commit(lake, "docs", replace(one, index=index))
+        filled |= fill & set(model.items)
+        made = filling({i: model.items[i] for i in sorted(fill & set(model.items))})
+        yield transaction.commit(lake, "docs", made), model, filled
+
+
 @pytest.fixture
 def toy():
     """Builders and readers of a toy collection."""
@@ -313,6 +329,7 @@ def toy():
         vectors_table=vectors_table,
         window=window,
         windows=windows,
+        with_two_releases=with_two_releases,
     )
 
 

@@ -1,6 +1,5 @@
 """One window becomes one version, wholly or not at all, and a random history equals a plain dict."""
 
-import dataclasses
 import os
 import tempfile
 import threading
@@ -600,18 +599,8 @@ def test_any_sequence_of_windows_with_two_releases_equals_a_dict(toy):
     @given(toy.windows, fills)
     def check(history, fills):
         with tempfile.TemporaryDirectory() as folder:
-            lake, model, filled = Path(folder), toy.Model(), set()
-            transaction.commit(lake, "docs", toy.window())
-            for actions, fill in zip(history, fills, strict=False):
-                refresh = {i for i, (what, *_) in actions.items() if what == "refresh"} & filled
-                window = model.window(actions)
-                filled -= {i for i, (what, *_) in actions.items() if what in ("put", "delete")}
-                moved = toy.index_table({i: model.items[i] for i in refresh}, dim=toy.SECOND_DIM)
-                index = {**window.index, toy.SECOND_SPACE: moved} if refresh else window.index
-                transaction.commit(lake, "docs", dataclasses.replace(window, index=index))
-                filling = {i: model.items[i] for i in sorted(fill & set(model.items))}
-                held = transaction.commit(lake, "docs", toy.filling(filling))
-                filled |= set(filling)
+            lake = Path(folder)
+            for held, model, filled in toy.with_two_releases(lake, history, fills):
                 toy.assert_is(lake, held, model.items, list(model.rejects.values()))
                 assert_second_is(toy, lake, held, {i: model.items[i] for i in filled})
             assert held.state == Snapshot.open(lake / "docs").state

@@ -217,11 +217,12 @@ def test_a_memory_cut_anywhere_is_only_a_memory(root, files, memory):
 
 
 @pytest.mark.parametrize("content", [b"null", b"[]", b"17", b'"text"'])
-def test_a_foreign_memory_is_only_a_memory(root, files, memory, content):
+def test_a_foreign_memory_is_only_a_memory(root, files, memory, content, hashed):
     """JSON of another shape is no memory either."""
     memory.parent.mkdir()
     memory.write_bytes(content)
     Verified(memory).require(root, files)
+    assert len(hashed) == 5
 
 
 def test_a_memory_of_other_entries_is_only_a_memory(root, files, memory, hashed):
@@ -255,6 +256,7 @@ def test_readers_of_one_memory_do_not_hinder_each_other(root, files, memory):
     assert len(json.loads(memory.read_bytes())) == len(files)
 
 
-def test_an_object_store_is_trusted(files):
+def test_an_object_store_is_trusted(files, hashed):
     """Its files are not fetched to be hashed: the store has checksums of its own."""
     Verified().require(Remote("no-such-bucket", "lake/docs"), files)
+    assert hashed == []

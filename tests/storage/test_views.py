@@ -1,6 +1,5 @@
 """The views of a collection with two releases: the live space decides what is shown, and nothing is lost."""
 
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from storage import sql, transaction, views
+from storage import sql, views
 from storage.commits import succeeding
 from storage.drafting import drafting
 from storage.snapshot import Snapshot
@@ -214,18 +213,8 @@ def test_any_sequence_of_windows_is_shown_as_a_dict_would(toy):
     @given(toy.windows, fills)
     def check(history, fills):
         with tempfile.TemporaryDirectory() as folder:
-            lake, model, filled = Path(folder), toy.Model(), set()
-            transaction.commit(lake, "docs", toy.window())
-            for actions, fill in zip(history, fills, strict=False):
-                refresh = {i for i, (what, *_) in actions.items() if what == "refresh"} & filled
-                window = model.window(actions)
-                filled -= {i for i, (what, *_) in actions.items() if what in ("put", "delete")}
-                moved = toy.index_table({i: model.items[i] for i in refresh}, dim=toy.SECOND_DIM)
-                index = {**window.index, toy.SECOND_SPACE: moved} if refresh else window.index
-                transaction.commit(lake, "docs", dataclasses.replace(window, index=index))
-                filled |= fill & set(model.items)
-                filling = toy.filling({i: model.items[i] for i in sorted(fill & set(model.items))})
-                snapshot = transaction.commit(lake, "docs", filling)
+            lake = Path(folder)
+            *_, (snapshot, model, _) = toy.with_two_releases(lake, history, fills)
             assert shown(lake) == chunks(toy, model.items, toy.SPACE, toy.DIM)
             items = ask(lake, "SELECT item_id, text, n, stale_since FROM docs_items")
             found = {r["item_id"]: toy.Item(r["text"], r["n"], r["stale_since"] is not None) for r in items}

@@ -183,7 +183,7 @@ class Disk:
         if source.parent == target.parent:
             self.at(source.parent).change((source.name, None), (target.name, entry))
         else:
-            raise NotImplementedError(call)
+            raise AssertionError(f"a folder was renamed into another: {call}")
 
     def _unlink(self, call, path):
         self.at(path.parent).change((path.name, None))
