@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from PIL import Image
-from scipy.signal import resample_poly
 
 from encoders.catalog import describe, open_media_encoder, open_preparer
 from encoders.files import HashCache
@@ -82,7 +82,7 @@ def _audio(room: Path) -> dict[str, Any]:
 
     def bare(content: bytes) -> list[np.ndarray]:
         samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-        mono = resample_poly(samples.mean(axis=1), preparer.rate, rate).astype(np.float32)
+        mono = soxr.resample(samples.mean(axis=1), rate, preparer.rate)
         step = 10 * preparer.rate
         return [preparer.prepare(mono[at : at + step]) for at in range(0, len(mono), 9 * preparer.rate)]
 

@@ -104,9 +104,9 @@ def of_media(results: dict[str, Any]) -> str:
     )
     return (
         f"{lines}\n\nThe whole commands took {images['whole_command_s']:.1f} s and "
-        f"{audio['whole_command_s']:.1f} s, starting, hashing and committing included. The loop resamples by "
-        f"scipy's resample_poly, Evervec by libsoxr. {memory['images']:,} such images on two Ray actors take "
-        f"{memory['beyond_idle_mb']:,} MB beyond an idle Ray. Broken files: {broken}.\n"
+        f"{audio['whole_command_s']:.1f} s, starting, hashing and committing included. {memory['images']:,} "
+        f"such images on two Ray actors take {memory['beyond_idle_mb']:,} MB beyond an idle Ray. Broken "
+        f"files: {broken}.\n"
     )
 
 
