@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from encoders import custom, fake, files, logmel, media_files, scatter
+from encoders import fake, files
 from encoders.protocol import Encoder, MediaEncoder, Preparer, Tokenizer
 from encoders.spec import BUILTIN, PYTHON, EncoderFacts, EncoderSpec
 
@@ -14,11 +14,17 @@ def describe(spec: EncoderSpec, hashes: files.HashCache) -> EncoderFacts:
     if spec.model.startswith("fake:"):
         return fake.describe(spec)
     if spec.model.startswith(PYTHON):
+        from encoders import custom  # and below: what a run over texts need not import
+
         return custom.describe(spec)
     if spec.model in BUILTIN:
+        from encoders import logmel, scatter
+
         return scatter.describe(spec) if spec.modality == "image" else logmel.describe(spec)
     if spec.modality == "text":
         return files.describe(spec, hashes)
+    from encoders import media_files
+
     return media_files.describe(spec, hashes)
 
 
@@ -43,6 +49,8 @@ def open_encoder(
     `threads` bounds the CPU threads of this process. Raises `EncoderUnusable`.
     """
     if spec.model.startswith(PYTHON):
+        from encoders import custom
+
         return custom.CustomEncoder(spec, facts)
     if facts.folder is None:
         return fake.FakeEncoder(facts)
@@ -54,8 +62,12 @@ def open_encoder(
 def open_preparer(spec: EncoderSpec, facts: EncoderFacts) -> Preparer:
     """What turns decoded media into the encoder's inputs, without the encoder. Raises `EncoderUnusable`."""
     if spec.model.startswith(PYTHON):
+        from encoders import custom
+
         return custom.CustomPreparer(spec)
     if spec.model in BUILTIN:
+        from encoders import logmel, scatter
+
         return scatter.ScatterPreparer() if spec.modality == "image" else logmel.LogMelPreparer()
     if facts.folder is None:
         return fake.FakePreparer(facts.modality)
@@ -73,8 +85,12 @@ def open_media_encoder(
 ) -> MediaEncoder:
     """Load an encoder of images or audio; where and with how many threads is as for `open_encoder`."""
     if spec.model.startswith(PYTHON):
+        from encoders import custom
+
         return custom.CustomEncoder(spec, facts)
     if spec.model in BUILTIN:
+        from encoders import logmel, scatter
+
         builtin = scatter.ScatterEncoder if spec.modality == "image" else logmel.LogMelEncoder
         return builtin(facts, device=device, threads=threads)
     if facts.folder is None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from encoders.errors import EncoderUnusable
 from encoders.protocol import Tokenizer, Tokens
@@ -75,6 +74,8 @@ class FakePreparer:
             whole = np.rint(np.asarray(decoded, np.float64) * 2**15).astype(np.int64)
             parts = np.array_split(whole, _BLOCKS)
             return np.array([np.abs(p).sum() + p.sum() for p in parts], dtype=np.float32)
+        from PIL import Image  # not for texts
+
         return np.asarray(decoded.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float32)
 
 

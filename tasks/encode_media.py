@@ -83,9 +83,8 @@ class EncodeMedia:
                     wanted = {}
         made |= self._calls.vectors(wanted)
         vectors = self._of_items(made, facts, spans, rejects, fresh)
-        gone = [n for n in ("spans",) if n in rows.column_names]
         return (
-            rows.drop_columns(gone)
+            rows.drop_columns(["spans"] if "spans" in rows.column_names else [])
             .append_column("media", pa.array(facts, MEDIA))
             .append_column("text", pa.nulls(count, pa.large_string()))
             .append_column("chunks", chunks_array(spans))

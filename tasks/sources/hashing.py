@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from io import BufferedReader
 
 from tasks.sources.protocol import Digest
@@ -19,8 +17,6 @@ def digest(file: BufferedReader) -> Digest:
     return Digest(sha256, file.tell())
 
 
-@contextmanager
-def hashing() -> Iterator[ThreadPoolExecutor]:
+def hashing() -> ThreadPoolExecutor:
     """The threads; hashing and reading both let others run."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield pool
+    return ThreadPoolExecutor(os.cpu_count())

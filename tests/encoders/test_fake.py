@@ -1,5 +1,9 @@
 """The production fake: text to a unit vector by hashing."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -186,3 +190,11 @@ def test_fakes_of_media_know_no_text():
     """A fake of images says that it cannot be asked in words."""
     with pytest.raises(EncoderUnusable, match="only be searched by image"):
         media("image")[1].encode_query("a red circle")
+
+
+def test_a_run_over_texts_loads_nothing_of_images_and_sounds():
+    """Every command knows the catalog; what it opens imports what it needs."""
+    code = "import sys, encoders.catalog; print({'PIL', 'soundfile', 'soxr', 'torch'} & set(sys.modules))"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

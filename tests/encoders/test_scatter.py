@@ -224,7 +224,8 @@ def test_texts_are_refused(encoder):
 def test_facts_are_told_without_torch():
     """Describing and preparing take no seconds of imports: of this encoder and of that of sounds."""
     code = "import sys; from encoders import logmel, scatter; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(scatter.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(scatter.__file__).parents[1])
+    assert done.returncode == 0
 
 
 def test_golden_values(encoder):
