@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.errors import EncoderError
-from encoders.spec import chunking_of
-from storage import arrays, parquet, releases, transaction
+from storage import releases, transaction
 from storage.commits import Counts, Release
 from storage.indexing import index_table
 from storage.locks import Lease
@@ -18,16 +17,11 @@ from storage.snapshot import Snapshot
 from tasks import rows
 from tasks.commit import encode_seconds, gathered
 from tasks.encode import encode_stream
-from tasks.encoded import CHUNKS, EncodeJob
 from tasks.errors import EncoderChanged
+from tasks.originals import job_of, spooled
 from tasks.progress import Filled, Landed, Progress
 from tasks.project import Project
 from tasks.releases import encoder_of
-from tasks.sources.catalog import cells_of
-from tasks.spool import Part, Spool
-
-_COLUMNS = ("item_id", "uri", "text", "bytes", "content_hash", "attributes_hash", "attributes")
-_BATCH = 4_096
 
 
 def complete(
@@ -59,11 +53,10 @@ def complete(
     if not len(lacking):
         return landed
     spec, facts = encoder_of(project, collection, release)
-    settings = project.collection(collection)
-    job = EncodeJob(spec, facts, chunking_of(settings.chunk, facts), "utf-8", cells_of(settings.source))
-    parts = _spooled(snapshot, release, lacking, folder / f"complete-{number}")
+    job = job_of(project, snapshot, release, spec, facts)
+    parts = spooled(snapshot, lacking, release.chunking_id, folder / f"complete-{number}")
     total = sum(part.items for part in parts)
-    stream = encode_stream(project, settings.resources, job, parts, np.empty(0, "S16"))
+    stream = encode_stream(project, project.collection(collection).resources, job, parts, np.empty(0, "S16"))
     done = 0
     with contextlib.closing(stream):
         for piece in gathered(stream):
@@ -128,59 +121,6 @@ def _rejected(snapshot: Snapshot) -> pa.Array:
     items = snapshot.rows_of("items", pa.array(list(said), pa.string()), ["content_hash"])
     rows = [] if items is None else items.to_pylist()
     return pa.array([r["item_id"] for r in rows if said[r["item_id"]] == r["content_hash"]], pa.string())
-
-
-def _spooled(snapshot: Snapshot, release: Release, item_ids: pa.Array, path: Path) -> tuple[Part, ...]:
-    """The stored texts, or the places, of these items, with their spans in another space if there are any."""
-    spool = Spool(path)
-    media = snapshot.head is not None and snapshot.head.modality != "text"
-    attributes = snapshot.attributes()
-    for file, positions, table in snapshot.read("items", ["item_id"]):
-        wanted = arrays.to_numpy(pc.is_in(table["item_id"], value_set=item_ids).combine_chunks())
-        rows_wanted = positions[wanted]
-        at = 0
-        for batch in parquet.batches(snapshot.root, file, _COLUMNS, _BATCH):
-            chosen = rows_wanted[(rows_wanted >= at) & (rows_wanted < at + batch.num_rows)] - at
-            at += batch.num_rows
-            found = batch.take(arrays.from_numpy(chosen, pa.int64()))
-            if not media:
-                found = found.filter(pc.is_valid(found["text"]))
-            if found.num_rows:
-                changed = _as_changed(snapshot, release, found, attributes)
-                spool.write(changed if media else _with_texts(changed, found))
-    return spool.close()
-
-
-def _as_changed(snapshot: Snapshot, release: Release, items: pa.Table, attributes: pa.StructType) -> pa.Table:
-    """Stored items as the spool of changed ones has them."""
-    kept = items.select(["item_id", "uri", "bytes", "content_hash", "attributes_hash"])
-    if attributes.num_fields:
-        kept = kept.append_column("attributes", arrays.conformed(items, attributes))
-    spans = _spans(snapshot, release, items["item_id"].combine_chunks())
-    return kept.append_column("known", pa.array([True] * items.num_rows)).append_column("spans", spans)
-
-
-def _with_texts(changed: pa.Table, items: pa.Table) -> pa.Table:
-    """With their texts as raw content."""
-    content = items["text"].cast(pa.large_string()).cast(pa.large_binary())
-    return changed.drop_columns(["bytes"]).append_column("content", content)
-
-
-def _spans(snapshot: Snapshot, release: Release, item_ids: pa.Array) -> pa.Array:
-    """The chunks of each item as another space has them; null where none has."""
-    spans: dict[str, list[tuple[int, dict[str, object]]]] = {}
-    for space in snapshot.spaces():
-        lacking = pa.array([i for i in item_ids.to_pylist() if i not in spans], pa.string())
-        columns = ["chunk_no", "chunk_start", "chunk_end", "chunk_hash"]
-        found = snapshot.rows_of("vectors", lacking, columns, space) if space != release.space_id else None
-        for row in found.to_pylist() if found is not None else ():
-            chunk = {"start": row["chunk_start"], "end": row["chunk_end"], "hash": row["chunk_hash"]}
-            spans.setdefault(row["item_id"], []).append((row["chunk_no"], chunk))
-    ordered = [
-        [chunk for _, chunk in sorted(spans[i], key=lambda c: c[0])] if i in spans else None
-        for i in item_ids.to_pylist()
-    ]
-    return pa.array(ordered, CHUNKS)
 
 
 def _window(snapshot: Snapshot, release: Release, done: pa.Table, run_id: str) -> transaction.Window:

@@ -26,7 +26,7 @@ def decode_and_chunk(rows: pa.Table, job: EncodeJob) -> pa.Table:
     """Replace `content` by `text`, `chunks` and `reject`; a column `spans` says how a text is cut already."""
     if not isinstance(job.chunking, TokenChunking):
         raise EncoderUnusable(f"{job.spec.model} encodes texts, which are cut by tokens")
-    chunker = _chunker(job.facts, job.chunking)
+    chunker = _chunker(job.cutter or job.facts, job.chunking)
     texts: list[str | None] = []
     chunks: list[list[Span]] = []
     rejects: list[dict[str, str] | None] = []

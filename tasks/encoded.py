@@ -21,7 +21,8 @@ class EncodeJob:
     """All that a worker needs to know.
 
     `encoding` is that of raw text, where the source knows it; `column` that of the cells, where media are
-    bytes in a table.
+    bytes in a table. `cutter` is the encoder whose tokenizer cuts texts, where it is not the one that
+    encodes: a chunking outlives the encoder that it came with.
     """
 
     spec: EncoderSpec
@@ -29,6 +30,7 @@ class EncodeJob:
     chunking: Chunking
     encoding: str | None = None
     column: str | None = None
+    cutter: EncoderFacts | None = None
 
 
 def chunks_array(chunks: list[list[Span]]) -> pa.Array:

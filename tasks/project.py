@@ -123,10 +123,19 @@ class Retain(_Settings):
     releases: int = Field(default=1, ge=0)
 
 
+class Searches(_Settings):
+    """What a search may leave in the lake: vectors that a cascade encoded, ids of what was asked for."""
+
+    keep_vectors: bool = True
+    note_candidates: bool = False
+
+
 class Collection(_Settings):
     """A named set of items with a source, a chunking and an encoder.
 
-    A collection that is only imported has no source, and no encoder where none is at hand.
+    A collection that is only imported has no source, and no encoder where none is at hand. An upgrade that
+    closes less than `min_gap_closed` of the way to a full recompute is not worth its while; what an hour of
+    encoding costs is `price_per_hour`.
     """
 
     source: Source | None = None
@@ -136,6 +145,9 @@ class Collection(_Settings):
     resources: Resources = Resources()
     max_deleted: float = Field(default=0.2, ge=0, le=1)
     retain: Retain = Retain()
+    searches: Searches = Searches()
+    min_gap_closed: float = Field(default=0.5, ge=0, le=1)
+    price_per_hour: float | None = Field(default=None, ge=0)
 
 
 class Project(_Settings):

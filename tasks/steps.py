@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from encoders.spec import Chunking, EncoderFacts, EncoderSpec, chunking_of
 from storage.commits import Commit, Release
 from storage.locks import Lease, lock
 from storage.snapshot import Snapshot
-from tasks import diff, spool
+from tasks import diff, originals, spool
 from tasks.diff import Plan
 from tasks.errors import EncoderChanged, SourceUnusable
 from tasks.progress import Filled, Landed, Progress
@@ -48,6 +49,7 @@ class Job:
     spec: EncoderSpec
     facts: EncoderFacts
     chunking: Chunking
+    cutter: EncoderFacts
     release: Release
     version: int
     releases_kept: int = 1
@@ -87,7 +89,7 @@ def check(project: Project, name: str) -> Job:
     head = Snapshot.open(project.lake / name, strict=True).head  # writers do not go on over damage
     note = ""
     if head is None:
-        chunking = chunking_of(settings.chunk, facts)
+        chunking, cutter = chunking_of(settings.chunk, facts), facts
         release = _first_release(spec, facts, chunking)
     else:
         release = head.live
@@ -98,11 +100,12 @@ def check(project: Project, name: str) -> Job:
                 f"release {release.release} ({release.space_id}) is live: items are encoded by its encoder, "
                 f"not by {settings.encoder!r} of evervec.yaml"
             )
-        chunking = chunking_of(settings.chunk, facts)
-        _require_same_chunking(name, chunking, release)
+        if not originals.is_cut_as(project, settings.chunk, head, release, facts):
+            _refuse_chunking(name, chunking_of(settings.chunk, facts), release)
+        chunking, cutter = originals.cutting(project, name, head, release, facts)
     version = head.number if head else 0
     kept = sum(not r.retired for r in head.releases) if head else 1
-    return Job(name, settings, settings.source, spec, facts, chunking, release, version, kept, note)
+    return Job(name, settings, settings.source, spec, facts, chunking, cutter, release, version, kept, note)
 
 
 class _NoLease:
@@ -170,7 +173,7 @@ def encode_and_commit(project: Project, job: Job, plan: Plan, lease: Lease, prog
         release = canaries.noted(snapshot.root, release, job.spec, job.facts, device)
     target = commit.Target(project.lake, job.collection, job.spec.modality, release, lease)
     encoding = open_source(job.source, job.spec.modality, {}).encoding
-    work = EncodeJob(job.spec, job.facts, job.chunking, encoding, cells_of(job.source))
+    work = EncodeJob(job.spec, job.facts, job.chunking, encoding, cells_of(job.source), job.cutter)
     stored = snapshot.chunk_hashes(release.space_id) if plan.changed else np.empty(0, "S16")
     stream = encode_stream(project, job.settings.resources, work, plan.changed, stored)
     with contextlib.closing(stream):  # of a run that fails: no actors are left behind
@@ -220,19 +223,15 @@ def _require_known(name: str, encoder: str, facts: EncoderFacts, head: Commit) -
     raise EncoderChanged(
         f"collection {name!r} holds vectors of {head.live.space_id}, but encoder {encoder!r} now "
         f"writes into {facts.space_id}. Vectors of two spaces must not be mixed. Changing the encoder is "
-        f"an upgrade, which this version does not have yet (`evervec upgrade {name} --to "
-        f"{encoder}`): put the earlier encoder back, or ingest into a new collection"
+        f"an upgrade: see what it would give with `evervec probe {name} --to {encoder}`, carry it out with "
+        f"`evervec upgrade {name} --to {encoder}`, or put the earlier encoder back"
     )
 
 
-def _require_same_chunking(name: str, chunking: Chunking, release: Release) -> None:
-    if chunking.id != release.chunking_id:
-        was, now = (
-            ", ".join(f"{k}: {v}" for k, v in c.items()) for c in (release.chunking, chunking.settings)
-        )
-        raise EncoderChanged(
-            f"collection {name!r} was chunked with {{{was}}}, evervec.yaml now asks for {{{now}}}. New spans "
-            "need new vectors: that is an upgrade, which this version does not have yet (`evervec upgrade "
-            f"{name} --strategy reencode --rechunk`): put the earlier chunking back, or ingest into a new "
-            "collection"
-        )
+def _refuse_chunking(name: str, chunking: Chunking, release: Release) -> NoReturn:
+    was, now = (", ".join(f"{k}: {v}" for k, v in c.items()) for c in (release.chunking, chunking.settings))
+    raise EncoderChanged(
+        f"collection {name!r} was chunked with {{{was}}}, evervec.yaml now asks for {{{now}}}. New spans "
+        f"need new vectors: put the earlier chunking back, or make them: evervec upgrade {name} --to ENCODER "
+        "--strategy reencode --rechunk"
+    )

@@ -1,0 +1,156 @@
+"""The sample of a probe: items whose vectors are known in the old space and in the new one.
+
+Which items are drawn follows from their ids alone, so that a second probe draws the same ones and finds their
+native vectors in the spool; which of them are held out as well.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage import arrays
+from storage.commits import Release
+from storage.snapshot import Snapshot
+from tasks.native import Native
+
+HELD_OUT = 0.4
+"""Of the items drawn: they are measured with, and no basis sees them."""
+
+_CHUNKS_PER_ITEM = 2
+"""Chunks drawn for every item asked for, at most: long items would make a probe as dear as an upgrade."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Stored chunks of some items in one space, the rows of an item together and in order."""
+
+    item_ids: list[str]
+    hashes: list[bytes]
+    origins: list[str]
+    vectors: np.ndarray
+    """float32 (rows, dim)"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Chunks of the drawn items that have all their vectors, an item's rows together and in order.
+
+    `first` (items,) is where the rows of each item begin; `old` (rows, d) are the stored vectors that a
+    basis would map, `served` those that readers get now, `new` the native ones of the new encoder, all
+    float32. `texts` are those of the chunks, none for media. `held` (items,) says which are held out.
+    """
+
+    item_ids: list[str]
+    first: np.ndarray
+    old: np.ndarray
+    served: np.ndarray
+    new: np.ndarray
+    texts: list[str]
+    held: np.ndarray
+
+    @property
+    def item_of(self) -> np.ndarray:
+        """The item of each row, int64 (rows,)."""
+        lengths = np.diff(np.append(self.first, len(self.old)))
+        return np.repeat(np.arange(len(self.first)), lengths)
+
+
+def drawn(snapshot: Snapshot, space_id: str, count: int, needed: Collection[str]) -> list[str]:
+    """`count` items that have native (or imported) rows in a space, and those `needed`, in a fixed order.
+
+    Fewer where items are cut into many chunks: at most twice `count` chunks, but for the needed items.
+    """
+    chunks: dict[str, int] = {}
+    mapped: set[str] = set()
+    for _, _, table in snapshot.read("vectors", ["item_id", "origin"], space_id):
+        for entry in pc.value_counts(table["item_id"]).to_pylist():
+            chunks[entry["values"]] = chunks.get(entry["values"], 0) + entry["counts"]
+        mapped.update(table.filter(pc.equal(table["origin"], "mapped"))["item_id"].to_pylist())
+    able = chunks.keys() - mapped
+    chosen = [i for i in needed if i in able]
+    room = _CHUNKS_PER_ITEM * count
+    have = set(chosen)
+    for item_id in sorted(able - have, key=_draw):
+        room -= chunks[item_id]
+        if len(chosen) >= count or room < 0:
+            break
+        chosen.append(item_id)
+    return chosen
+
+
+def is_held(item_id: str) -> bool:
+    """Whether an item is held out: a share of `HELD_OUT` of all, by a draw of its own."""
+    return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=8, key=b"held").digest()) < int(
+        HELD_OUT * 2**64
+    )
+
+
+def _draw(item_id: str) -> bytes:
+    return hashlib.blake2b(item_id.encode(), digest_size=8, key=b"drawn").digest()
+
+
+def stored(snapshot: Snapshot, release: Release, item_ids: Iterable[str]) -> Stored:
+    """What a release's space holds of these items, in the order given; items without rows are left out."""
+    wanted = pa.array(list(item_ids), pa.string())
+    columns = ["item_id", "chunk_no", "chunk_hash", "origin", "vector"]
+    parts = []
+    for _, _, table in snapshot.batches("vectors", columns, release.space_id):
+        found = table.filter(pc.is_in(table["item_id"], value_set=wanted))
+        if found.num_rows:
+            parts.append(found)
+    if not parts:
+        return Stored([], [], [], np.empty((0, release.dim), np.float32))
+    table = pa.concat_tables(parts)
+    place = arrays.to_numpy(pc.index_in(table["item_id"], value_set=wanted).combine_chunks())
+    order = np.lexsort((arrays.to_numpy(table["chunk_no"].combine_chunks()), place))
+    table = table.take(arrays.from_numpy(order, pa.int64()))
+    flat = arrays.to_numpy(table["vector"].combine_chunks().flatten())
+    return Stored(
+        table["item_id"].to_pylist(),
+        table["chunk_hash"].to_pylist(),
+        table["origin"].to_pylist(),
+        flat.reshape(-1, release.dim),
+    )
+
+
+def joined(old: Stored, served: Stored, native: Native, held: Collection[str]) -> Sample:
+    """Items that have the same chunks everywhere; `held` are held out whatever their own draw says."""
+    by_old, by_served = _of_items(old), _of_items(served)
+    chosen: list[str] = []
+    rows_old: list[int] = []
+    rows_served: list[int] = []
+    new: list[np.ndarray] = []
+    texts: list[str] = []
+    first: list[int] = []
+    for item_id, rows in by_old.items():
+        chunks, beside = native.items.get(item_id), by_served.get(item_id, [])
+        hashes = [old.hashes[r] for r in rows]
+        if chunks is None or chunks.hashes != hashes or [served.hashes[r] for r in beside] != hashes:
+            continue
+        first.append(len(rows_old))
+        chosen.append(item_id)
+        rows_old += rows
+        rows_served += beside
+        new.append(chunks.vectors)
+        texts += chunks.texts
+    matrix = np.concatenate(new) if new else np.empty((0, 0), np.float32)
+    return Sample(
+        chosen,
+        np.array(first, np.int64),
+        old.vectors[rows_old],
+        served.vectors[rows_served],
+        matrix,
+        texts,
+        np.array([i in held or is_held(i) for i in chosen], bool),
+    )
+
+
+def _of_items(found: Stored) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, item_id in enumerate(found.item_ids):
+        rows.setdefault(item_id, []).append(row)
+    return rows
