@@ -7,6 +7,7 @@ TaskError
 ├── Refused             would delete too much; needs --yes
 ├── EncoderChanged      encoder or chunking differ from those of the live release
 ├── NothingThere        no such collection, or nothing in it yet
+├── ProbeUnreadable     a stored probe is not what this version of Evervec writes
 └── RunFailed           the stream of the encoders broke off, or no row was usable
 """
 
@@ -49,6 +50,21 @@ class NothingThere(TaskError):
     """The collection is unknown or was never ingested."""
 
     exit_code = 2
+
+
+class ProbeUnreadable(TaskError):
+    """A stored probe has other keys or values than this version writes; measuring again replaces it."""
+
+    exit_code = 2
+
+    def __init__(self, key: str, found: str, document: object) -> None:
+        self.key = key
+        known = document if isinstance(document, dict) else {}
+        again = f"evervec probe {known.get('collection', 'COLLECTION')} --to {known.get('to_encoder', 'ENCODER')}"
+        super().__init__(
+            f"the stored probe cannot be read at {key!r} ({found}): another version of Evervec wrote it, or "
+            f"it was edited; measure again with `{again}`"
+        )
 
 
 class RunFailed(TaskError):

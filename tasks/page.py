@@ -6,6 +6,7 @@ from pathlib import Path
 
 from encoders.errors import RowError
 from encoders.spec import Modality
+from tasks.markup import document
 from tasks.media import Contents
 from tasks.project import Project
 from tasks.questions import Query
@@ -16,17 +17,6 @@ _LONGEST_TEXT = 600
 _QUERY_MILLISECONDS = 30_000
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --dim: #62676d; --paper: #f7f7f5; --card: #fff;
-  --line: #dcdcd8; --mark: #0b6bcb; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e6; --dim: #9aa0a6; --paper: #16181a; --card: #1f2225;
-    --line: #33373b; --mark: #6cb2ff; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 3rem; max-width: 76rem; background: var(--paper);
-  color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
-h1 { margin: 0 0 .25rem; font-size: 1.1rem; font-weight: 600; }
-.dim { color: var(--dim); font-size: .82rem; overflow-wrap: anywhere; }
 .query { display: flex; gap: 1rem; align-items: center; margin: 1.25rem 0 1.75rem; font-size: 1.25rem; }
 .query img { max-height: 10rem; border-radius: 6px; }
 ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem;
@@ -51,14 +41,11 @@ def page(project: Project, collection: str, query: Query, found: Found) -> str:
     what = f"{len(found.hits)} {'hit' if len(found.hits) == 1 else 'hits'} in {collection}"
     where = f"release {found.release}, space {found.space_id}, version {found.version}"
     least = {"text": "22rem", "image": "13rem", "audio": "19rem"}[found.modality]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(what)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    body = (
         f'<h1>{html.escape(what)}</h1>\n<div class="dim">{html.escape(where)}</div>\n'
         f'<div class="query">{_query(query)}</div>\n<ol style="--least: {least}">\n{cards}\n</ol>\n'
-        "</body>\n</html>\n"
     )
+    return document(what, _STYLE, body)
 
 
 def _query(query: Query) -> str:
