@@ -56,7 +56,7 @@ class Snapshot:
         return found if kept is None else found._as_kept(kept)
 
     def _as_kept(self, now: Commit) -> "Snapshot":
-        """An expired version that a release names: what was retired since has neither space nor basis left."""
+        """An expired version that a release names: what was retired since has no space and no basis left."""
         head = self.head
         left = {r.space_id for r in now.releases if not r.retired}
         gone = {r.release for r in now.releases if r.retired}
