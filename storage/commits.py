@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from storage import places
 from storage.errors import CommitConflict, Damaged, NewerFormat, StorageError
@@ -75,6 +75,36 @@ class IndexVersion(_Record):
     files: tuple[DataFile, ...] = ()
 
 
+class BasisFile(_Record):
+    """A basis as a record names it: a fitted map from the space `source` into the space `target`.
+
+    `direction` says what is mapped: stored vectors (`rows`), or each query (`queries`). `metrics` are
+    what was measured on pairs held out of the fit, `pairs` how many it was fitted on. `file` is
+    `bases/<basis_id>.safetensors`; its `rows` are none.
+    """
+
+    basis_id: str
+    family: str
+    direction: Literal["rows", "queries"]
+    source: str
+    target: str
+    pairs: int
+    metrics: dict[str, FiniteFloat]
+    file: DataFile
+
+
+class Calibrator(_Record):
+    """A monotone map from a cosine in a space to the share of relevant hits, for vectors of one origin.
+
+    Linear between the points (`scores` ascending, `relevance` not descending), constant beyond them.
+    """
+
+    space_id: str
+    origin: str
+    scores: tuple[FiniteFloat, ...]
+    relevance: tuple[FiniteFloat, ...]
+
+
 class Release(_Record):
     """A query path: the encoder whose space the rows are in, and the chunking that made them.
 
@@ -82,6 +112,13 @@ class Release(_Record):
     is empty for a space whose vectors were made elsewhere by an encoder that is not at hand.
     `version` is the one in which it was last made live, None before. `canaries` are fixed inputs with
     the vectors that this encoder once gave for them. A `retired` release has no vectors any more.
+
+    `strategy` is `native`, `imported`, or how an upgrade made it out of `upgraded_from`: `reuse`,
+    `bridge`, `map`, `reencode`. `basis` maps its rows, or a bridge's queries. `through` is, of a
+    bridge, the release whose encoder encodes its queries and whose space has what is encoded natively
+    meanwhile; it is needed as long as the bridge is. `cascade` is how many candidates a search encodes
+    natively and ranks again, `forced` that the gate had not let it pass, `report` where the measurement
+    lies. Releases of one space may have different fingerprints (`reuse`).
     """
 
     release: int
@@ -95,6 +132,19 @@ class Release(_Record):
     version: int | None = None
     canaries: DataFile | None = None
     retired: bool = False
+    basis: BasisFile | None = None
+    through: int | None = None
+    cascade: int = 0
+    calibrators: tuple[Calibrator, ...] = ()
+    forced: bool = False
+    report: str | None = None
+    upgraded_from: int | None = None
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        """What it has beside its rows: canaries and basis."""
+        basis = self.basis.file if self.basis else None
+        return tuple(file for file in (self.canaries, basis) if file is not None)
 
 
 class Commit(_Record):

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from storage import checks, parquet, places, views
+from storage.bases import BASIS_FILE
 from storage.checks import Rows, Wrong
-from storage.commits import Commit, Log
+from storage.commits import Commit, Log, Release
 from storage.errors import Damaged
 from storage.findings import MISSING, Finding, because, mend, notice, restore
 from storage.fold import Fold
@@ -28,7 +29,7 @@ from storage.ledger import Ledger, Needed, checkpoint_file, without
 from storage.parquet import DATA_FILE, DataFile
 from storage.places import TEMPORARY, Place
 from storage.remote import Remote
-from storage.retention import GRACE, own_tables
+from storage.retention import GRACE, files_of_releases, own_tables
 from storage.schemas import Kind
 from storage.snapshot import Snapshot
 from storage.vectors import Index
@@ -39,6 +40,7 @@ _PIECE = 2**20
 
 _OURS = {
     "data": DATA_FILE,
+    "bases": BASIS_FILE,
     "_commits": re.compile(r"_commits/\d{20}\.json"),
     "_copies": re.compile(r"_copies/\d{20}\.json"),
     "_checkpoints": re.compile(r"_checkpoints/\d{20}\.(json|(files|masks|history)\.parquet)"),
@@ -55,8 +57,8 @@ class Diagnosis:
     """What an examination found, and what a repair needs of it.
 
     `bad` are data files that are not what the log says, `wrong` rows that cannot stay, `contradicted`
-    says that rows and record disagree. `indexes` are the spaces whose index is damaged, `canaries` the
-    releases whose canaries are, `leftovers` files that a writer that died left behind.
+    says that rows and record disagree. `indexes` are the spaces whose index is damaged, `canaries` and
+    `bases` the releases whose canaries or basis are, `leftovers` files that a writer that died left behind.
     """
 
     ledger: Ledger
@@ -66,6 +68,7 @@ class Diagnosis:
     contradicted: bool = False
     indexes: set[str] = field(default_factory=set)
     canaries: set[int] = field(default_factory=set)
+    bases: set[int] = field(default_factory=set)
     leftovers: list[Place] = field(default_factory=list)
 
 
@@ -114,6 +117,23 @@ def _damaged_files(found: Diagnosis, needed: dict[str, Needed], *, deep: bool) -
     for path, what in _damages(root, canaries.values(), deep=deep):
         found.canaries |= {r.release for r in releases if r.canaries and r.canaries.path == path}
         yield because(root / path, what, mend(name))
+    yield from _damaged_bases(found, releases)
+
+
+def _damaged_bases(found: Diagnosis, releases: Iterable[Release]) -> Iterator[Finding]:
+    """Bases that are not what the log says."""
+    root, head = found.ledger.root, found.ledger.state.head
+    users = {r.basis.file.path: r for r in releases if r.basis}
+    files = [r.basis.file for r in users.values() if r.basis]
+    for path, what in _damages(root, files, deep=False):
+        one = users[path]
+        found.bases |= {r.release for r in releases if r.basis and r.basis.file.path == path}
+        remedy = f"restore it from a backup, or go on without it: {mend(root.name)}"
+        if one.basis and one.basis.direction == "queries":
+            live = head is not None and head.live_release == one.release
+            back = f"go back: evervec rollback {root.name}" if live else f"evervec upgrade {root.name} again"
+            remedy = f"restore it from a backup, or {back}"
+        yield because(root / path, f"{what}: it is the basis of release {one.release}", remedy)
 
 
 def _damages(root: Place, files: Iterable[DataFile], *, deep: bool) -> Iterator[tuple[str, str]]:
@@ -224,7 +244,9 @@ def _strays(found: Diagnosis, needed: dict[str, Needed]) -> Iterator[Finding]:
     """Files in the collection that no kept version names, or that Evervec does not make."""
     ledger = found.ledger
     root, head = ledger.root, ledger.state.head
-    wanted = set(needed) | {r.canaries.path for r in (head.releases if head else ()) if r.canaries}
+    wanted = set(needed)
+    if head is not None:
+        wanted |= {file.path for file in files_of_releases(Log(root), head)}
     now = datetime.now(UTC)
     for folder, ours in _OURS.items():
         for entry in places.walk(root / folder):
@@ -234,7 +256,7 @@ def _strays(found: Diagnosis, needed: dict[str, Needed]) -> Iterator[Finding]:
                 yield notice(root / path, "was left by a write that was cut off", mend(root.name))
             elif not ours.fullmatch(path):
                 yield _foreign(root / path)
-            elif folder == "data" and path not in wanted:
+            elif folder in ("data", "bases") and path not in wanted:
                 yield _unneeded(ledger, path, fresh=fresh)
             elif folder == "_checkpoints" and not entry.path.endswith(".json"):
                 whole = root / folder / f"{entry.path[:20]}.json"
@@ -246,7 +268,8 @@ def _strays(found: Diagnosis, needed: dict[str, Needed]) -> Iterator[Finding]:
 def _unneeded(ledger: Ledger, path: str, *, fresh: bool) -> Finding:
     """A data file that no version that can be read needs: known from before, just being written, or lost."""
     place, maintain = ledger.root / path, f"evervec maintain {ledger.root.name}"
-    if path in ledger.known:
+    releases = ledger.state.head.releases if ledger.state.head else ()
+    if path in ledger.known or any(file.path == path for r in releases for file in r.files):
         return notice(place, "belongs to versions that are not kept any more", maintain)
     if fresh:
         return notice(place, "is not committed (yet): a run writes it, or died", maintain)

@@ -45,9 +45,16 @@ class Draft:
                 f"release {record.live_release} of collection {root.name!r} was made live meanwhile; nothing "
                 "was changed. Run the command again"
             )
-        known = {r.release for r in self.before.head.releases} if self.before.head else set()
-        canaries = [r.canaries for r in record.releases if r.canaries and r.release not in known]
-        for file in (*record.added_files(), *canaries):
+        there = {r.release for r in record.releases if not r.retired}
+        stranded = [r for r in record.releases if r.release in there and r.through not in {None, *there}]
+        if stranded:
+            raise CommitConflict(
+                f"release {stranded[0].release} of collection {root.name!r} leads through release "
+                f"{stranded[0].through}, which is not there (any more); nothing was changed"
+            )
+        known = {f.path for r in self.before.head.releases for f in r.files} if self.before.head else set()
+        beside = [f for r in record.releases for f in r.files if f.path not in known]
+        for file in (*record.added_files(), *beside):
             if not places.exists(root / file.path):
                 raise CommitConflict(
                     f"{root / file.path} was swept away before it was committed: this process must have "
@@ -56,7 +63,7 @@ class Draft:
         log = Log(root)
         if isinstance(root, Path) and isinstance(log.directory, Path):
             places.make_directory(log.directory)
-            named = [file.path for file in (*record.added_files(), *canaries)]
+            named = [file.path for file in (*record.added_files(), *beside)]
             places.settle(root, [*named, "_commits/record"])
         log.append(record)
         after = self.before.followed_by(record)

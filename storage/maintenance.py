@@ -71,11 +71,10 @@ def plan(lake: Place, snapshot: Snapshot, keep: Retention, *, rebuild: bool) -> 
     """Look what there is to do; changes nothing. With `rebuild` every index is made anew."""
     head = snapshot.head
     retire = retention.releases_to_retire(snapshot, keep)
-    leaving = {r.space_id for r in retire}
     indexes = [
         space
-        for space, index in (head.indexes if head else {}).items()
-        if space not in leaving and (rebuild or len(snapshot.index_files(index)) > MOST_INDEX_FILES)
+        for space, index in (retention.without(head, retire).indexes if head else {}).items()
+        if rebuild or len(snapshot.index_files(index)) > MOST_INDEX_FILES
     ]
     files, tables = retention.unneeded(lake, snapshot)
     return Maintenance(
@@ -141,9 +140,10 @@ def _settle(
     with drafting(known.root, known, lease) as draft:
         head = draft.before.head
         due = {r.release for r in retention.releases_to_retire(draft.before, keep)}
-        retire = [r for r in work.retire if r.release in due]  # one of them may have been made live meanwhile
         if head is None:
             return draft.before, []
+        # one of them may have been made live meanwhile
+        retire = retention.dispensable(head, [r for r in work.retire if r.release in due])
         record = succeeding(head, verb="maintain", run_id=run_id, started_at=started)
         slim = retention.without(record, retire) if retire else record
         gone = record.spaces.keys() - slim.spaces

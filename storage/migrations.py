@@ -24,7 +24,12 @@ def _from_1(old: Document) -> Document:
     }
 
 
-STEPS: dict[int, Callable[[Document], Document]] = {1: _from_1}
+def _from_2(old: Document) -> Document:
+    """Format 3: releases say how they came to be out of others; what they do not say has its default."""
+    return {**old, "format": 3}
+
+
+STEPS: dict[int, Callable[[Document], Document]] = {1: _from_1, 2: _from_2}
 """From a format to the next."""
 
 

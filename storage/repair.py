@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from storage import checkpoints, doctor, indexing, locks, parquet, places, views
 from storage.checks import Rows
-from storage.commits import Commit, Counts, Log, parse, succeeding
+from storage.commits import Commit, Counts, Log, Release, parse, succeeding
 from storage.doctor import Diagnosis
 from storage.drafting import COMMIT_WAIT_SECONDS, Draft, drafting
 from storage.errors import Damaged, LakeBusy, StorageError
@@ -101,7 +101,7 @@ def _remove_leftovers(found: Diagnosis) -> Iterator[str]:
 
 def _mend_version(lake: Place, found: Diagnosis, lease: Lease, *, drop: bool) -> list[str]:
     """One commit for everything that needs one; what was done, or why not."""
-    if not (found.bad or found.contradicted or found.indexes or found.canaries):
+    if not (found.bad or found.contradicted or found.indexes or found.canaries or found.bases):
         return []
     try:
         with drafting(found.ledger.root, lease=lease) as draft:
@@ -137,9 +137,9 @@ class _Mending:
                 self._done.append(f"data files were left as they are; with --yes: {sentence}")
             if rows_wrong:  # an index can be made from whole files alone
                 spaces = set(self._head.indexes) if drop else set()
-        if self._found.canaries:
-            changes["releases"] = self._without_canaries(record)
-            self._done.append("damaged canary vectors were let go; stored chunks are compared instead")
+        if self._found.canaries or self._found.bases:
+            releases = tuple(self._without_files(record))
+            changes |= {"releases": releases} if releases != record.releases else {}
         if changes or spaces:
             self._publish(record.model_copy(update=changes), spaces, check=drop or not rows_wrong)
         return self._done
@@ -192,11 +192,22 @@ class _Mending:
             }
         return changes
 
-    def _without_canaries(self, record: Commit) -> tuple[object, ...]:
-        gone = self._found.canaries
-        return tuple(
-            r.model_copy(update={"canaries": None}) if r.release in gone else r for r in record.releases
-        )
+    def _without_files(self, record: Commit) -> Iterator[Release]:
+        """The releases without their damaged canaries, and without bases that they can do without."""
+        if self._found.canaries:
+            self._done.append("damaged canary vectors were let go; stored chunks are compared instead")
+        for release in record.releases:
+            changes: dict[str, object] = {}
+            if release.release in self._found.canaries:
+                changes["canaries"] = None
+            if release.release in self._found.bases and release.basis:
+                name = f"the damaged basis of release {release.release}"
+                if release.basis.direction == "rows":
+                    changes["basis"] = None
+                    self._done.append(f"{name} was let go; rows that were mapped with it stay")
+                else:
+                    self._done.append(f"{name} was left as it is: it maps the queries, and nothing else can")
+            yield release.model_copy(update=changes)
 
     def _publish(self, record: Commit, spaces: set[str], *, check: bool) -> None:
         """Build the indexes of `spaces` anew, look whether all is well, and commit."""

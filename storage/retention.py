@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.compute as pc
 
 from storage import places, vectors
+from storage.bases import BASIS_FILE
 from storage.commits import Commit, Log, Release
 from storage.errors import Damaged
-from storage.parquet import DATA_FILE
+from storage.parquet import DATA_FILE, DataFile
 from storage.places import TEMPORARY, Entry, Place
 from storage.releases import earlier_of
 from storage.snapshot import Snapshot
@@ -61,18 +62,30 @@ def _head_at(snapshot: Snapshot, cutoff: datetime) -> int:
 def releases_to_retire(snapshot: Snapshot, retention: Retention) -> list[Release]:
     """Earlier releases beyond the newest `releases`, or not live any more for `days`.
 
-    One that was never live is somebody's work in progress and stays; so does any whose space another needs.
+    One that was never live is somebody's work in progress and stays; so does one that a bridge leads through.
     """
     head = snapshot.head
     if head is None or clock_is_behind(head):
         return []
     ended = _last_live(snapshot)
     cutoff = now_of(head) - timedelta(days=retention.days)
-    return [
+    due = [
         r
         for place, r in enumerate(earlier_of(head))
         if place >= retention.releases or ended[r.release] <= cutoff
     ]
+    return dispensable(head, due)
+
+
+def dispensable(head: Commit, releases: Iterable[Release]) -> list[Release]:
+    """Those of `releases` that can be retired together: no bridge that stays leads through them."""
+    due = list(releases)
+    while True:
+        going = {r.release for r in due}
+        needed = {r.through for r in head.releases if not r.retired and r.release not in going}
+        if not going & needed:
+            return due
+        due = [r for r in due if r.release not in needed]
 
 
 def _last_live(snapshot: Snapshot) -> dict[int, datetime]:
@@ -90,8 +103,11 @@ def _last_live(snapshot: Snapshot) -> dict[int, datetime]:
 
 
 def without(record: Commit, releases: Iterable[Release]) -> Commit:
-    """The record with these releases retired: their spaces, which no other needs, go with all vectors."""
-    gone = {r.release for r in releases}
+    """The record with those of these releases retired that can be.
+
+    Their spaces, as far as no other release has them, go with all vectors.
+    """
+    gone = {r.release for r in dispensable(record, releases)}
     kept = tuple(r.model_copy(update={"retired": True}) if r.release in gone else r for r in record.releases)
     needed = {r.space_id for r in kept if not r.retired}
     return record.model_copy(
@@ -117,7 +133,18 @@ def needed_files(snapshot: Snapshot) -> set[str]:
         paths |= set(log.read(number).removed)
     for number in _named_versions(head):
         paths |= set(Snapshot.open(snapshot.root, number).state.files)  # but those of retired spaces
-    return paths | {r.canaries.path for r in head.releases if r.canaries}
+    return paths | {file.path for file in files_of_releases(log, head)}
+
+
+def files_of_releases(log: Log, head: Commit) -> list[DataFile]:
+    """What releases have beside their rows, as long as a version is kept at which they were not retired."""
+    try:
+        oldest = log.read(head.readable_from) if head.readable_from < head.number else head
+        let_go = {r.release for r in oldest.releases if r.retired}
+    except Damaged as error:  # doctor mends it; until then every file is left
+        logger.warning("%s", error)
+        let_go = set()
+    return [file for r in head.releases if r.release not in let_go for file in r.files]
 
 
 def _named_versions(head: Commit) -> set[int]:
@@ -139,7 +166,7 @@ def unneeded(lake: Place, snapshot: Snapshot, grace: timedelta = GRACE) -> tuple
     files = [
         entry
         for entry in places.walk(snapshot.root)
-        if (DATA_FILE.fullmatch(entry.path) or TEMPORARY.fullmatch(entry.path))
+        if any(ours.fullmatch(entry.path) for ours in (DATA_FILE, BASIS_FILE, TEMPORARY))
         and entry.path not in needed
         and entry.modified <= before
     ]

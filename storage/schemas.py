@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 3
 """Number of the layout of commit records, written into each; `migrations.py` reads earlier ones."""
 
 SCHEMA = 2

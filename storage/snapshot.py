@@ -56,16 +56,17 @@ class Snapshot:
         return found if kept is None else found._as_kept(kept)
 
     def _as_kept(self, now: Commit) -> "Snapshot":
-        """An expired version that a release names: only spaces of releases that are not retired are left."""
+        """An expired version that a release names: what was retired since has no space and no basis left."""
         head = self.head
         left = {r.space_id for r in now.releases if not r.retired}
-        if head is None or head.number >= now.readable_from or left >= set(head.spaces):
+        gone = {r.release for r in now.releases if r.retired}
+        if head is None or head.number >= now.readable_from or not gone:
             return self
         kept = {
             "spaces": {s: o for s, o in head.spaces.items() if s in left},
             "indexes": {s: i for s, i in head.indexes.items() if s in left},
             "releases": tuple(
-                r if r.space_id in left else r.model_copy(update={"retired": True}) for r in head.releases
+                r.model_copy(update={"retired": True}) if r.release in gone else r for r in head.releases
             ),
         }
         files = {

@@ -4,6 +4,7 @@ Nothing of the file layout shows: views bind the snapshot's own file list with i
 The connection reads files below the lake and nothing else, and runs one SELECT or EXPLAIN at a time.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import checkpoints, views
+from storage.commits import BasisFile, Release
 from storage.errors import QueryRefused
 from storage.places import Place
 from storage.sandbox import lock_down, require_read_only, without_trace
@@ -37,6 +39,21 @@ _RELEASE = [
     ("model", pa.string()),
     ("live", pa.bool_()),
     ("retired", pa.bool_()),
+    ("since_version", pa.int64()),
+    ("cascade", pa.int64()),
+    ("through", pa.int64()),
+    ("forced", pa.bool_()),
+    ("upgraded_from", pa.int64()),
+    ("report", pa.string()),
+    ("basis_id", pa.string()),
+]
+_BASIS = [
+    _COLLECTION,
+    ("release", pa.int64()),
+    *((name, pa.string()) for name in ("basis_id", "family", "direction", "source", "target")),
+    ("pairs", pa.int64()),
+    ("metrics", pa.string()),
+    ("bytes", pa.int64()),
     ("since_version", pa.int64()),
 ]
 _RUN = [
@@ -128,11 +145,12 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _bind_history(connection: Any, bound: Sequence[Bound]) -> None:
-    """C_versions of each collection, and the views over all: collections, spaces, releases, runs."""
+    """C_versions of each collection, and the views over all: collections, spaces, releases, bases, runs."""
     connection.execute("CREATE SCHEMA evervec")
     collections, runs = [], []
     spaces: list[dict[str, Any]] = []
     releases: list[dict[str, Any]] = []
+    bases: list[dict[str, Any]] = []
     for one in bound:
         history = one.snapshot.history()
         shown = history.drop_columns(list(_UNSHOWN))
@@ -143,13 +161,8 @@ def _bind_history(connection: Any, bound: Sequence[Bound]) -> None:
         spaces += [
             {"collection": one.name, "space_id": s, **o.model_dump()} for s, o in one.head.spaces.items()
         ]
-        for release in one.head.releases:
-            kept = release.model_dump(
-                include={"release", "space_id", "dim", "fingerprint", "strategy", "retired"}
-            )
-            own = {"model": release.encoder.get("model"), "since_version": release.version}
-            live = release.release == one.head.live_release
-            releases.append({"collection": one.name, **kept, **own, "live": live})
+        releases += [_release(one, release) for release in one.head.releases]
+        bases += [_basis(one, release, release.basis) for release in one.head.releases if release.basis]
     empty = pa.schema([_COLLECTION, *list(checkpoints.HISTORY)]).empty_table()
     none = empty.drop_columns(list(_UNSHOWN))
     for table, rows in (
@@ -157,8 +170,24 @@ def _bind_history(connection: Any, bound: Sequence[Bound]) -> None:
         ("runs", pa.concat_tables([pa.schema(_RUN).empty_table(), *runs])),
         ("spaces", pa.Table.from_pylist(spaces, schema=pa.schema(_SPACE))),
         ("releases", pa.Table.from_pylist(releases, schema=pa.schema(_RELEASE))),
+        ("bases", pa.Table.from_pylist(bases, schema=pa.schema(_BASIS))),
     ):
         views.create(connection, f"evervec.{table}", rows)
+
+
+def _release(one: Bound, release: Release) -> dict[str, Any]:
+    """A line of `evervec.releases`."""
+    kept = release.model_dump(include={name for name, _ in _RELEASE})
+    own = {"model": release.encoder.get("model"), "since_version": release.version}
+    own["basis_id"] = release.basis.basis_id if release.basis else None
+    return {"collection": one.name, **kept, **own, "live": release.release == one.head.live_release}
+
+
+def _basis(one: Bound, release: Release, basis: BasisFile) -> dict[str, Any]:
+    """A line of `evervec.bases`; the metrics as a JSON object."""
+    own = {"metrics": json.dumps(basis.metrics), "bytes": basis.file.bytes, "since_version": release.version}
+    kept = basis.model_dump(exclude={"file", "metrics"})
+    return {"collection": one.name, "release": release.release, **kept, **own}
 
 
 def _runs(history: pa.Table) -> pa.Table:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 
-from storage import transaction
-from storage.commits import Release
+from storage import bases, transaction
+from storage.commits import BasisFile, Release
 from storage.schemas import CONTENT_HASH, REJECTS, index_schema, items_schema, vectors_schema
 from storage.snapshot import Snapshot
 from storage.vectors import Index
@@ -179,6 +179,21 @@ def filling(items, *, origin="encoded", **more):
     return window(**{**given, **more})
 
 
+def basis(root, direction="rows", content=b"weights", basis_id="b" * 64):
+    """A basis between the two spaces, written below a collection."""
+    source, target = (SPACE, SECOND_SPACE) if direction == "rows" else (SECOND_SPACE, SPACE)
+    return BasisFile(
+        basis_id=basis_id,
+        family="ridge",
+        direction=direction,
+        source=source,
+        target=target,
+        pairs=9,
+        metrics={"cosine": 0.75},
+        file=bases.write(root, basis_id, content),
+    )
+
+
 def read_vectors(snapshot, space=SPACE):
     """The live chunks of a space: (item_id, chunk_no, start, end, vector), sorted."""
     columns = ["item_id", "chunk_no", "chunk_start", "chunk_end", "vector"]
@@ -316,6 +331,7 @@ def toy():
         SPACE=SPACE,
         assert_is=assert_is,
         assert_space_is=assert_space_is,
+        basis=basis,
         filling=filling,
         index_table=index_table,
         items_table=items_table,

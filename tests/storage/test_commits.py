@@ -11,9 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.commits import Commit, Counts, IndexVersion, Log, Origins, Release, sealed, succeeding, unsealed
+from storage.commits import (
+    BasisFile,
+    Calibrator,
+    Commit,
+    Counts,
+    IndexVersion,
+    Log,
+    Origins,
+    Release,
+    sealed,
+    succeeding,
+    unsealed,
+)
 from storage.errors import CommitConflict, Damaged, NewerFormat
 from storage.parquet import DataFile
+from storage.schemas import FORMAT
 from storage.snapshot import Snapshot
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -73,6 +86,24 @@ def make(number, run_id="run"):
                 version=1,
                 canaries=file,
                 retired=True,
+                basis=BasisFile(
+                    basis_id="b" * 64,
+                    family="ridge",
+                    direction="rows",
+                    source="space",
+                    target="other",
+                    pairs=7,
+                    metrics={"cosine": 0.1},
+                    file=file,
+                ),
+                through=2,
+                cascade=50,
+                calibrators=(
+                    Calibrator(space_id="space", origin="mapped", scores=(0.1, 0.2), relevance=(0.0, 1.0)),
+                ),
+                forced=True,
+                report="reports/1/probe.json",
+                upgraded_from=3,
             ),
         ),
         live_release=1,
@@ -116,6 +147,19 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=4,
 )
+finite = st.floats(allow_nan=False, allow_infinity=False)
+bases = st.builds(
+    BasisFile,
+    direction=st.sampled_from(["rows", "queries"]),
+    pairs=st.integers(0, 2**62),
+    metrics=st.dictionaries(st.text(), finite, max_size=3),
+    file=files,
+)
+calibrators = st.builds(
+    Calibrator,
+    scores=st.lists(finite, max_size=3).map(tuple),
+    relevance=st.lists(finite, max_size=3).map(tuple),
+)
 releases = st.builds(
     Release,
     release=st.integers(1, 9),
@@ -126,6 +170,13 @@ releases = st.builds(
     version=st.none() | st.integers(1),
     canaries=st.none() | files,
     retired=st.booleans(),
+    basis=st.none() | bases,
+    through=st.none() | st.integers(1, 9),
+    cascade=st.integers(0, 1000),
+    calibrators=st.lists(calibrators, max_size=2).map(tuple),
+    forced=st.booleans(),
+    report=st.none() | st.text(),
+    upgraded_from=st.none() | st.integers(1, 9),
 )
 origins = st.builds(Origins, encoded=st.integers(0), mapped=st.integers(0), imported=st.integers(0))
 indexes = st.builds(
@@ -162,6 +213,15 @@ def test_any_record_survives_its_seal(tmp_path_factory, record):
     path = tmp_path_factory.getbasetemp() / "record.json"
     assert Commit.model_validate(unsealed(path, content)) == record
     assert json.loads(content)["record"] == json.loads(record.model_dump_json())
+
+
+def test_numbers_that_json_does_not_have_are_refused_before_they_are_stored():
+    """NaN would be written as null, and no program could read the record again."""
+    with pytest.raises(ValueError, match="finite number"):
+        Calibrator(space_id="space", origin="encoded", scores=(float("nan"),), relevance=(0.5,))
+    (release,) = make(1).releases
+    with pytest.raises(ValueError, match="finite number"):
+        BasisFile.model_validate({**release.basis.model_dump(), "metrics": {"cosine": float("inf")}})
 
 
 def test_a_file_is_named_by_its_number_in_20_digits(log):
@@ -454,10 +514,10 @@ def test_a_record_under_another_number_is_damage(log):
 def test_a_record_of_a_later_program_is_named_as_such(log):
     """A format that is not known yet is neither guessed at nor passed over as torn: update, it says."""
     log.append(make(1))
-    content = sealed(make(2).model_copy(update={"format": 3}))
+    content = sealed(make(2).model_copy(update={"format": FORMAT + 1}))
     for path in (log.path(2), log.copy(2)):
         path.write_bytes(content)
-    with pytest.raises(NewerFormat, match=r"format 3.*update Evervec"):
+    with pytest.raises(NewerFormat, match=rf"format {FORMAT + 1}.*update Evervec"):
         log.read(2)
     for strict in (False, True):
         with pytest.raises(NewerFormat, match="update Evervec"):

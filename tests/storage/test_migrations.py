@@ -1,6 +1,7 @@
-"""A lake that the first version wrote: read, asked, searched and gone on with by today's program.
+"""Lakes that earlier programs wrote: read, asked, searched and gone on with by today's.
 
-`tests/golden/lake_format_1.tar.gz` was made by that version. It is never made again: that is the point.
+`tests/golden/lake_format_<n>.tar.gz` was made by the last program of that format. It is never made again:
+that is the point.
 """
 
 import copy
@@ -12,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from storage import checkpoints
+from storage import checkpoints, commits, migrations
 from storage.commits import Log, Origins
-from storage.errors import Damaged
+from storage.doctor import examine
+from storage.errors import Damaged, NewerFormat
 from storage.migrations import STEPS, migrated
+from storage.releases import make_live
 from storage.schemas import FORMAT
 from storage.snapshot import Snapshot
 from storage.vectors import Index, generation
 from tasks import reader
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "lake_format_1.tar.gz"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SPACE = "fake_16_c86507e3"
 YAML = """
     lake: ./lake
@@ -43,15 +46,31 @@ GOODS = {
 
 
 @pytest.fixture
-def project(tmp_path, make_project):
-    """The lake of then, its sources as they were last, and today's configuration."""
-    with tarfile.open(GOLDEN) as archive:
-        archive.extractall(tmp_path, filter="data")
-    made = make_project(YAML)
-    for name, text in SECOND.items():
-        (tmp_path / "docs" / name).write_text(text)
-    write_goods(made, GOODS[2])
-    return made
+def unpacked(tmp_path, make_project):
+    """The lake of a format, its sources as they were last, and today's configuration."""
+
+    def unpack(number):
+        with tarfile.open(GOLDEN / f"lake_format_{number}.tar.gz") as archive:
+            archive.extractall(tmp_path, filter="data")
+        made = make_project(YAML)
+        for name, text in SECOND.items():
+            (tmp_path / "docs" / name).write_text(text)
+        write_goods(made, GOODS[2])
+        return made
+
+    return unpack
+
+
+@pytest.fixture
+def project(unpacked):
+    """The lake of the first format."""
+    return unpacked(1)
+
+
+@pytest.fixture
+def two(unpacked):
+    """The lake of the second: two releases, of which the other is live, joined files, checkpoints."""
+    return unpacked(2)
 
 
 def write_goods(project, goods):
@@ -292,3 +311,85 @@ def test_a_step_changes_nothing_but_its_result(project):
     assert {k: v for k, v in today.items() if k in before and k != "format"} == {
         k: v for k, v in before.items() if k not in renamed and k != "format"
     }
+
+
+DOCS_2 = {1: FIRST, 3: FIRST, 4: FIRST, 6: SECOND, 11: SECOND}
+SPACES_2 = {1: SPACE, 2: "fake_24_40cb06b5"}
+
+
+def test_a_record_of_the_second_format_is_read_in_todays_shape(two):
+    """What it said is there, and what it could not say of releases yet has its default."""
+    log = Log(two.lake / "docs")
+    for number in log.numbers():
+        assert json.loads(log.path(number).read_bytes())["record"]["format"] == 2
+        record = log.read(number, strict=True)
+        assert record.format == FORMAT
+        for release in record.releases:
+            assert release.space_id == SPACES_2[release.release]
+            assert (release.strategy, release.basis, release.through, release.cascade) == (
+                "native",
+                None,
+                None,
+                0,
+            )
+            assert (release.calibrators, release.forced, release.report, release.upgraded_from) == (
+                (),
+                False,
+                None,
+                None,
+            )
+    head = log.read(11)
+    assert [r.version for r in head.releases] == [1, 4]
+    assert head.release(2).canaries is not None
+    assert head.live_release == 2
+
+
+def test_a_lake_of_the_second_format_is_whole(two):
+    """Every version is as it was, by the checkpoints of then and without, and no check finds fault."""
+    root = two.lake / "docs"
+    assert examine(two.lake, "docs", deep=True) == examine(two.lake, "goods", deep=True) == []
+    for version, expected in DOCS_2.items():
+        assert items_at(two, "docs", version) == expected
+    opened = Snapshot.open(root, strict=True)
+    assert opened.base.number == 8
+    shutil.rmtree(root / "_checkpoints")
+    folded = Snapshot.open(root, strict=True)
+    assert opened.state == folded.state
+    assert opened.history().equals(folded.history())
+    for release in opened.head.releases:
+        with reader.open(two) as lake:
+            pinned = reader.Pinned(release.release)
+            hit = lake.search("docs", "text number 4\n", 1, release=pinned).hits[0]
+        assert (hit.item_id, hit.score) == ("4.txt", pytest.approx(1, abs=1e-5))
+
+
+def test_a_lake_of_the_second_format_is_gone_on_with(two, run_ingest, caplog):
+    """New versions follow in today's format, in both spaces; the old records stay byte for byte."""
+    root = two.lake / "docs"
+    before = {p: p.read_bytes() for p in root.glob("_*/*.json")}
+    run_ingest(two)
+    assert Snapshot.open(root).version == 11, "nothing has changed since"
+    (two.root / "docs" / "8.txt").write_text("eight\n")
+    (two.root / "docs" / "0.txt").unlink()
+    report = run_ingest(two)
+    assert (report.added, report.deleted, report.encoded) == (1, 1, 1)
+    head = Snapshot.open(root).head
+    assert head.format == FORMAT
+    assert {p: p.read_bytes() for p in before} == before
+    assert head.spaces == {space: Origins(encoded=6) for space in SPACES_2.values()}
+    assert make_live(root, 1, "rollback", "run").live == 1
+    with reader.open(two) as lake:
+        assert lake.search("docs", "eight\n", 1).hits[0].item_id == "8.txt"
+    assert warnings_of(caplog) == []
+
+
+def test_a_program_of_then_says_that_the_lake_is_newer(two, run_ingest, monkeypatch):
+    """A record of today's format is refused with what to do, whatever keys it has; so is its checkpoint."""
+    (two.root / "docs" / "8.txt").write_text("eight\n")
+    run_ingest(two)
+    Snapshot.open(two.lake / "docs").checkpoint()
+    monkeypatch.setattr(commits, "FORMAT", 2)
+    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    monkeypatch.setattr(migrations, "STEPS", {1: STEPS[1]})
+    with pytest.raises(NewerFormat, match="is of format 3, this program reads up to 2; update Evervec"):
+        Snapshot.open(two.lake / "docs")

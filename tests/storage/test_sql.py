@@ -243,6 +243,9 @@ def test_versions_and_runs_are_those_of_the_reports(project, run_ingest):
         "live": True,
         "retired": False,
         "since_version": 1,
+        "cascade": 0,
+        "forced": False,
+        **dict.fromkeys(["through", "upgraded_from", "report", "basis_id"]),
     }
 
 
@@ -406,6 +409,7 @@ def test_the_tables_of_an_empty_lake_have_their_columns(project):
     assert ask(project, "SELECT run_id, windows, encoded FROM evervec.runs") == []
     assert ask(project, "SELECT space_id, mapped FROM evervec.spaces") == []
     assert ask(project, "SELECT release, live FROM evervec.releases") == []
+    assert ask(project, "SELECT basis_id, metrics FROM evervec.bases") == []
 
 
 def test_a_reader_sees_each_new_version(project, run_ingest):

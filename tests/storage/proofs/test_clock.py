@@ -174,12 +174,16 @@ def test_a_compaction_in_flight_is_told_that_its_file_was_swept(tale, lake, monk
     tale.is_live()
 
 
-def test_the_canaries_of_a_release_are_there_when_it_is_committed(toy, lake, commit, head):
-    """A window that brings a release whose canaries were swept meanwhile is a conflict, too."""
+@pytest.mark.parametrize("what", ["canaries", "basis"])
+def test_the_files_of_a_release_are_there_when_it_is_committed(toy, lake, commit, head, what):
+    """A window that brings a release whose canaries, or basis, were swept meanwhile is a conflict, too."""
     commit(toy.window({"a": toy.Item("one")}))
+    basis = toy.basis(lake / "docs")
+    (lake / "docs" / basis.file.path).unlink()
     lost = DataFile(path="data/canaries/" + "0" * 32 + ".parquet", rows=8, bytes=1, sha256="0" * 64)
-    with pytest.raises(CommitConflict):
-        commit(toy.filling({}, release=toy.SECOND.model_copy(update={"canaries": lost})))
+    files = {"canaries": lost} if what == "canaries" else {"basis": basis}
+    with pytest.raises(CommitConflict, match="was swept away"):
+        commit(toy.filling({}, release=toy.SECOND.model_copy(update=files)))
     assert head().version == 1
 
 

@@ -437,6 +437,47 @@ def test_retiring_a_release_needs_no_second_maintenance(tale, lake, maintain):
         compaction_only_when_many.undo()
 
 
+def test_a_release_that_a_bridge_leads_through_stays_as_long_as_the_bridge(tale, lake, clock, maintain):
+    """It is not retired before, however old; nor can a record be made in which it is."""
+    from storage.releases import make_live
+
+    toy, root = tale.toy, lake / "docs"
+    tale.grow(2)
+    bridge = toy.RELEASE.model_copy(update={"release": 3, "strategy": "bridge", "through": 2})
+    tale.commit(tale.toy.window(release=bridge))
+    for number in (2, 3, 1):
+        make_live(root, number, "promote", "run")
+    tale.tell(tale.head.version)
+    assert maintain(releases=1).retired == [], "the bridge was live last, and needs the other"
+    assert [r.release for r in retention.dispensable(tale.head.head, tale.head.head.releases[1:2])] == []
+    record = tale.head.head
+    assert retention.without(record, record.releases[1:2]) == record
+    clock.move(days=20)
+    tale.step()
+    assert sorted(maintain(days=1, releases=5).retired) == [2, 3], "together they can go"
+    assert list(tale.head.head.spaces) == [toy.SPACE], "which the live release has, too"
+    tale.filled.clear()
+    tale.is_live()
+
+
+def test_a_space_that_two_releases_have_stays_with_the_other(tale, lake, clock, maintain):
+    """Retiring the one takes nothing from the other, whose index is maintained at the same time."""
+    from storage.releases import make_live
+
+    toy, root = tale.toy, lake / "docs"
+    tale.grow(2)
+    same = toy.RELEASE.model_copy(update={"release": 3, "strategy": "reuse", "fingerprint": "another"})
+    tale.commit(toy.window(release=same))
+    make_live(root, 3, "promote", "run")
+    tale.tell(tale.head.version)
+    before = tale.head.head.indexes[toy.SPACE].table
+    done = maintain(releases=0, rebuild=True)
+    assert done.retired == [1]
+    assert toy.SPACE in done.indexes
+    assert tale.head.head.indexes[toy.SPACE].table != before
+    tale.is_live()
+
+
 def test_a_dry_run_changes_no_byte(make_project, run_ingest):
     """`maintain --dry-run` says what would be done, and every file and its time stay as they were."""
     project = make_project()
