@@ -8,6 +8,10 @@ TaskError
 ├── EncoderChanged      encoder or chunking differ from those of the live release
 ├── NothingThere        no such collection, or nothing in it yet
 ├── ProbeUnreadable     a stored probe is not what this version of Evervec writes
+├── QueriesUnusable     the judged queries, or the label, cannot be measured with
+├── GateRefused         an upgrade that measurement does not permit
+├── OrderUnknown        an order of a backfill that there is not
+├── TooFew              too few pairs or queries to measure an upgrade with
 └── RunFailed           the stream of the encoders broke off, or no row was usable
 """
 
@@ -60,11 +64,37 @@ class ProbeUnreadable(TaskError):
     def __init__(self, key: str, found: str, document: object) -> None:
         self.key = key
         known = document if isinstance(document, dict) else {}
-        again = f"evervec probe {known.get('collection', 'COLLECTION')} --to {known.get('to_encoder', 'ENCODER')}"
+        again = (
+            f"evervec probe {known.get('collection', 'COLLECTION')} --to {known.get('to_encoder', 'ENCODER')}"
+        )
         super().__init__(
             f"the stored probe cannot be read at {key!r} ({found}): another version of Evervec wrote it, or "
             f"it was edited; measure again with `{again}`"
         )
+
+
+class QueriesUnusable(TaskError):
+    """The file of judged queries cannot be read as such, or names nothing of the collection."""
+
+    exit_code = 2
+
+
+class TooFew(TaskError):
+    """There is not enough to measure with; nothing was concluded from it."""
+
+    exit_code = 4
+
+
+class GateRefused(TaskError):
+    """The gate said no: what was asked for is not better, or not what was measured. Nothing went live."""
+
+    exit_code = 4
+
+
+class OrderUnknown(TaskError):
+    """There is no such order of a backfill."""
+
+    exit_code = 2
 
 
 class RunFailed(TaskError):

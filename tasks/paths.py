@@ -1,11 +1,11 @@
-"""The path of a query to the rows of a release: who encodes it, and how it gets into the space of the rows."""
+"""The path of a query to the rows of a release: who encodes it, how it gets into the space of the rows."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
 from encoders.basis.files import from_bytes
 from encoders.basis.spec import Basis, Space
+
 from storage import bases, releases
 from storage.commits import Release
 from storage.snapshot import Snapshot

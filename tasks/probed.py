@@ -133,6 +133,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """What a release of a strategy ranks rows of one origin by: a share of relevant hits for each score.
+
+    Piecewise linear, both ascending; only where it was found to rank better than raw scores.
+    """
+
+    strategy: Strategy
+    origin: str
+    scores: tuple[float, ...]
+    relevance: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the gate said. `stay` means that nothing passed, or nothing that may be afforded."""
 
@@ -181,6 +194,7 @@ class Probed:
     pair_curve_basis: str
     backfill: tuple[BackfillCurve, ...]
     scores: tuple[Scores, ...]
+    calibrators: tuple[Calibrated, ...]
     samples: tuple[Sample, ...]
     rows_per_second: float
     machine: str

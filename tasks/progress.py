@@ -9,6 +9,10 @@ Progress = Callable[[int, int, int], None]
 """Called with (items encoded, items to encode, items durable)."""
 
 
+def quietly(done: int, total: int, durable: int) -> None:
+    """The progress of a step that is none of its own to a person who waits."""
+
+
 @dataclass
 class Landed:
     """What became durable."""

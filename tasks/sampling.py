@@ -20,6 +20,7 @@ from tasks.native import Native
 HELD_OUT = 0.4
 """Of the items drawn: they are measured with, and no basis sees them."""
 
+_SHOWN = ["item_id", "chunk_no", "chunk_start", "chunk_end", "chunk_hash", "origin"]
 _CHUNKS_PER_ITEM = 2
 """Chunks drawn for every item asked for, at most: long items would make a probe as dear as an upgrade."""
 
@@ -28,11 +29,17 @@ _CHUNKS_PER_ITEM = 2
 class Stored:
     """Stored chunks of some items in one space, the rows of an item together and in order."""
 
-    item_ids: list[str]
-    hashes: list[bytes]
-    origins: list[str]
+    rows: pa.Table
+    """item_id, chunk_no, chunk_start, chunk_end, chunk_hash, origin"""
     vectors: np.ndarray
     """float32 (rows, dim)"""
+
+    def of_items(self) -> dict[str, list[int]]:
+        """The rows of each item."""
+        found: dict[str, list[int]] = {}
+        for row, item_id in enumerate(self.rows["item_id"].to_pylist()):
+            found.setdefault(item_id, []).append(row)
+        return found
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class Sample:
 
     `first` (items,) is where the rows of each item begin; `old` (rows, d) are the stored vectors that a
     basis would map, `served` those that readers get now, `new` the native ones of the new encoder, all
-    float32. `texts` are those of the chunks, none for media. `held` (items,) says which are held out.
+    float32. `rows` says which chunks these are, `texts` are theirs (none for media). `held` (items,) says
+    which items are held out.
     """
 
     item_ids: list[str]
@@ -49,6 +57,7 @@ class Sample:
     old: np.ndarray
     served: np.ndarray
     new: np.ndarray
+    rows: pa.Table
     texts: list[str]
     held: np.ndarray
 
@@ -96,30 +105,27 @@ def _draw(item_id: str) -> bytes:
 def stored(snapshot: Snapshot, release: Release, item_ids: Iterable[str]) -> Stored:
     """What a release's space holds of these items, in the order given; items without rows are left out."""
     wanted = pa.array(list(item_ids), pa.string())
-    columns = ["item_id", "chunk_no", "chunk_hash", "origin", "vector"]
+    columns = [*_SHOWN, "vector"]
     parts = []
     for _, _, table in snapshot.batches("vectors", columns, release.space_id):
         found = table.filter(pc.is_in(table["item_id"], value_set=wanted))
         if found.num_rows:
             parts.append(found)
     if not parts:
-        return Stored([], [], [], np.empty((0, release.dim), np.float32))
+        none = {n: pa.array([], pa.string()) for n in _SHOWN}
+        return Stored(pa.table(none), np.empty((0, release.dim), np.float32))
     table = pa.concat_tables(parts)
     place = arrays.to_numpy(pc.index_in(table["item_id"], value_set=wanted).combine_chunks())
     order = np.lexsort((arrays.to_numpy(table["chunk_no"].combine_chunks()), place))
     table = table.take(arrays.from_numpy(order, pa.int64()))
     flat = arrays.to_numpy(table["vector"].combine_chunks().flatten())
-    return Stored(
-        table["item_id"].to_pylist(),
-        table["chunk_hash"].to_pylist(),
-        table["origin"].to_pylist(),
-        flat.reshape(-1, release.dim),
-    )
+    return Stored(table.select(_SHOWN), flat.reshape(-1, release.dim))
 
 
 def joined(old: Stored, served: Stored, native: Native, held: Collection[str]) -> Sample:
     """Items that have the same chunks everywhere; `held` are held out whatever their own draw says."""
-    by_old, by_served = _of_items(old), _of_items(served)
+    by_old, by_served = old.of_items(), served.of_items()
+    hashes_old, hashes_served = (s.rows["chunk_hash"].to_pylist() for s in (old, served))
     chosen: list[str] = []
     rows_old: list[int] = []
     rows_served: list[int] = []
@@ -128,8 +134,8 @@ def joined(old: Stored, served: Stored, native: Native, held: Collection[str]) -
     first: list[int] = []
     for item_id, rows in by_old.items():
         chunks, beside = native.items.get(item_id), by_served.get(item_id, [])
-        hashes = [old.hashes[r] for r in rows]
-        if chunks is None or chunks.hashes != hashes or [served.hashes[r] for r in beside] != hashes:
+        hashes = [hashes_old[r] for r in rows]
+        if chunks is None or chunks.hashes != hashes or [hashes_served[r] for r in beside] != hashes:
             continue
         first.append(len(rows_old))
         chosen.append(item_id)
@@ -144,13 +150,7 @@ def joined(old: Stored, served: Stored, native: Native, held: Collection[str]) -
         old.vectors[rows_old],
         served.vectors[rows_served],
         matrix,
+        old.rows.take(pa.array(rows_old, pa.int64())),
         texts,
         np.array([i in held or is_held(i) for i in chosen], bool),
     )
-
-
-def _of_items(found: Stored) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, item_id in enumerate(found.item_ids):
-        rows.setdefault(item_id, []).append(row)
-    return rows

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from encoders.basis.families import FAMILIES, Family
+from encoders.basis.fit import fit
+from encoders.basis.spec import Basis, Direction, Space
 
 from encoders.basis import calibrate, measure
 from encoders.basis.calibrate import Calibration
-from encoders.basis.families import FAMILIES, Family
-from encoders.basis.fit import fit
 from encoders.basis.measure import Bootstrap, Truth
-from encoders.basis.spec import Basis, Direction, Space
 from encoders.errors import BasisUnfit
 
 DEPTH_GROWS = 0.5
@@ -43,13 +43,14 @@ class Held:
     """What is measured with: the gallery's chunks, the queries, and what each should find.
 
     `first` (items,) is where the rows of each item begin. `served` are the vectors that readers get now,
-    and `ask_served` the queries that they meet; `ask_new` are the queries by the new encoder.
+    and `ask_served` the queries that they meet (None: nobody can ask); `ask_new` are the queries by the
+    new encoder.
     """
 
     gallery: Arrays
     served: np.ndarray
     first: np.ndarray
-    ask_served: np.ndarray
+    ask_served: np.ndarray | None
     ask_new: np.ndarray
     truth: Truth
 
@@ -82,17 +83,21 @@ class Mixed:
 class Trial:
     """Fits on `pairs`, measures on `held`. `rows` is the size of the collection, for the cascades."""
 
-    def __init__(
-        self, pairs: Arrays, held: Held, source: Space, target: Space, side: str, rows: int
-    ) -> None:
+    def __init__(self, pairs: Arrays, held: Held, source: Space, target: Space, side: str, rows: int) -> None:
         self.pairs, self.held, self._side = pairs, held, side
         self._source, self._target, self._rows = source, target, rows
         self.bootstrap = Bootstrap(len(held.truth.relevant), _SEED)
 
     @cached_property
     def status_quo(self) -> np.ndarray:
-        """Old queries, old rows: what readers get now; float64 (queries,)."""
-        return self._scored(measure.cosines(self.held.ask_served, self.held.served))
+        """Old queries, old rows: what readers get now; float64 (queries,). Zero where nobody can ask."""
+        return np.zeros(len(self.held.truth.relevant)) if self.served is None else self._scored(self.served)
+
+    @cached_property
+    def served(self) -> np.ndarray | None:
+        """Scores (queries, rows) of what readers get now; None where nobody can ask."""
+        asked = self.held.ask_served
+        return None if asked is None else measure.cosines(asked, self.held.served)
 
     @cached_property
     def naive_swap(self) -> np.ndarray:
@@ -103,10 +108,11 @@ class Trial:
     @cached_property
     def ceiling(self) -> np.ndarray:
         """New queries, all rows encoded anew."""
-        return self._scored(self._native)
+        return self._scored(self.native)
 
     @cached_property
-    def _native(self) -> np.ndarray:
+    def native(self) -> np.ndarray:
+        """Scores (queries, rows) with all rows encoded anew."""
         return measure.cosines(self.held.ask_new, self.held.gallery.new)
 
     def families(self, direction: Direction, names: Sequence[str]) -> list[Tried]:
@@ -172,7 +178,7 @@ class Trial:
 
     def cascaded(self, basis: Basis, cascade: int) -> np.ndarray:
         """Scores of the queries if the best candidates are encoded natively and ranked again."""
-        return self._scored(measure.cascaded(self.recall(basis), self._native, self.depth(cascade)))
+        return self._scored(measure.cascaded(self.recall(basis), self.native, self.depth(cascade)))
 
     def pair_curve(self, chosen: Tried) -> list[tuple[int, np.ndarray]]:
         """The chosen family on fewer pairs: (pairs, scores)."""
@@ -203,13 +209,13 @@ class Trial:
     def _mixture(self, mapped: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
         native = order[: round(share * len(order))]
         mixed = mapped.copy()
-        mixed[:, native] = self._native[:, native]
+        mixed[:, native] = self.native[:, native]
         return mixed
 
     def _calibrations(self, mapped: np.ndarray, order: np.ndarray) -> dict[str, Calibration]:
         """A calibration of each origin, if a half of the queries shows that they help the other half."""
         half = np.arange(len(mapped)) % 2 == 0
-        fitted = {"mapped": self._isotonic(mapped, half), "encoded": self._isotonic(self._native, half)}
+        fitted = {"mapped": self._isotonic(mapped, half), "encoded": self._isotonic(self.native, half)}
         if None in fitted.values():
             return {}
         gains = []
@@ -217,7 +223,7 @@ class Trial:
             native = order[: round(share * len(order))]
             plain = self._mixture(mapped, order, share)
             better = np.empty(plain.shape)
-            for origin, scores in (("mapped", mapped), ("encoded", self._native)):
+            for origin, scores in (("mapped", mapped), ("encoded", self.native)):
                 columns = native if origin == "encoded" else np.setdiff1d(np.arange(plain.shape[1]), native)
                 better[:, columns] = by_relevance(fitted[origin], scores[:, columns])
             gains.append(self._scored(better) - self._scored(plain))
@@ -225,7 +231,7 @@ class Trial:
         if Bootstrap(len(gain), _SEED).interval(gain)[0] <= 0:
             return {}
         every = np.ones(len(mapped), bool)
-        final = {"mapped": self._isotonic(mapped, every), "encoded": self._isotonic(self._native, every)}
+        final = {"mapped": self._isotonic(mapped, every), "encoded": self._isotonic(self.native, every)}
         return {origin: found for origin, found in final.items() if found is not None}
 
     def _isotonic(self, scores: np.ndarray, queries: np.ndarray) -> Calibration | None:
