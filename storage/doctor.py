@@ -25,6 +25,7 @@ from storage.commits import Commit, Log, Release
 from storage.errors import Damaged
 from storage.findings import MISSING, Finding, because, mend, notice, restore
 from storage.fold import Fold
+from storage.kept import ASKED_FILE, KEPT_FILE
 from storage.ledger import Ledger, Needed, checkpoint_file, without
 from storage.parquet import DATA_FILE, DataFile
 from storage.places import TEMPORARY, Place
@@ -41,6 +42,8 @@ _PIECE = 2**20
 _OURS = {
     "data": DATA_FILE,
     "bases": BASIS_FILE,
+    "_kept": KEPT_FILE,
+    "_asked": ASKED_FILE,
     "_commits": re.compile(r"_commits/\d{20}\.json"),
     "_copies": re.compile(r"_copies/\d{20}\.json"),
     "_checkpoints": re.compile(r"_checkpoints/\d{20}\.(json|(files|masks|history)\.parquet)"),

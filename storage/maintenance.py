@@ -17,6 +17,7 @@ from storage import arrays, checkpoints, compaction, indexing, parquet, places, 
 from storage.commits import IndexVersion, Release, succeeding
 from storage.drafting import drafting
 from storage.errors import CommitConflict
+from storage.kept import SPOOLS
 from storage.locks import Lease
 from storage.places import Entry, Place
 from storage.remote import Remote
@@ -255,7 +256,7 @@ def _clear(lake: Place, head: Snapshot, done: Maintained) -> None:
     root = head.root
     files, tables = retention.unneeded(lake, head, timedelta(0))
     done.removed = retention.sweep(lake, head, files, tables)
-    for folder in ("_spool", "reports"):
+    for folder in ("_spool", "reports", *SPOOLS):
         places.remove_tree(root / folder)
     head.checkpoint()
     for number in checkpoints.numbers(root / "_checkpoints"):

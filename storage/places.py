@@ -2,7 +2,7 @@
 
 A place is a `pathlib.Path` or a `storage.remote.Remote`; both know `/`, `name` and `parent`. Everything
 else that touches bytes goes through the functions below, which promise the same for both: what they
-have written is durable when they return.
+have written is durable when they return, but for `spool`.
 """
 
 import contextlib
@@ -105,13 +105,23 @@ def replace(file: Place, data: bytes) -> None:
     fsync_directory(file.parent)
 
 
-def _written(file: Path, data: bytes) -> Path:
+def spool(file: Place, data: bytes) -> None:
+    """Write a file whole, but not durable: after a power cut it may be gone, or torn."""
+    if isinstance(file, Remote):
+        file.replace(data)
+        return
+    make_directory(file.parent)
+    os.replace(_written(file, data, synced=False), file)
+
+
+def _written(file: Path, data: bytes, *, synced: bool = True) -> Path:
     temporary = file.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("xb") as opened:
             opened.write(data)
             opened.flush()
-            os.fsync(opened.fileno())
+            if synced:
+                os.fsync(opened.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

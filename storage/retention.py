@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +12,7 @@ from storage import places, vectors
 from storage.bases import BASIS_FILE
 from storage.commits import Commit, Log, Release
 from storage.errors import Damaged
+from storage.kept import KEPT_FILE
 from storage.parquet import DATA_FILE, DataFile
 from storage.places import TEMPORARY, Entry, Place
 from storage.releases import earlier_of
@@ -162,17 +163,21 @@ def unneeded(lake: Place, snapshot: Snapshot, grace: timedelta = GRACE) -> tuple
     if head is None:
         return [], []
     before = datetime.now(UTC) - grace if grace else datetime.max.replace(tzinfo=UTC)
-    needed = needed_files(snapshot)
-    files = [
-        entry
-        for entry in places.walk(snapshot.root)
-        if any(ours.fullmatch(entry.path) for ours in (DATA_FILE, BASIS_FILE, TEMPORARY))
-        and entry.path not in needed
-        and entry.modified <= before
-    ]
+    files = [entry for entry in _needless(snapshot, places.walk(snapshot.root)) if entry.modified <= before]
     named = _recent_tables(lake, snapshot, grace)
     old = [t for t in own_tables(lake, snapshot) if t not in named and _touched(lake, t) <= before]
     return files, old
+
+
+def _needless(snapshot: Snapshot, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Those of the files, of our own naming, that no kept version needs, nor any release its spool."""
+    needed = needed_files(snapshot)
+    spaces = {r.space_id for r in snapshot.head.releases if not r.retired} if snapshot.head else set()
+    for entry in entries:
+        ours = any(kind.fullmatch(entry.path) for kind in (DATA_FILE, BASIS_FILE, TEMPORARY))
+        spooled = KEPT_FILE.fullmatch(entry.path)
+        if (ours and entry.path not in needed) or (spooled and spooled[1] not in spaces):
+            yield entry
 
 
 def _recent_tables(lake: Place, snapshot: Snapshot, grace: timedelta) -> set[str]:
@@ -205,8 +210,7 @@ def sweep(lake: Place, snapshot: Snapshot, files: Iterable[Entry], old_tables: I
 
     Under that lock a writer either has named its files already, or finds them gone before it names them.
     """
-    needed = needed_files(snapshot)
-    gone = [entry for entry in files if entry.path not in needed]
+    gone = list(_needless(snapshot, files))
     for entry in gone:
         places.remove(snapshot.root / entry.path)
     named = {index.table for index in snapshot.head.indexes.values()} if snapshot.head else set()

@@ -363,7 +363,7 @@ GUARDS = [
     guard(
         "needed_files before sweep",
         "storage/retention.py",
-        "    gone = [entry for entry in files if entry.path not in needed]",
+        "    gone = list(_needless(snapshot, files))",
         "    gone = list(files)",
         f"{PROOFS}guards.py::test_a_sweep_asks_once_more_what_is_needed",
     ),
@@ -391,15 +391,15 @@ GUARDS = [
     guard(
         "recent files are left to their writers",
         "storage/retention.py",
-        "        and entry.modified <= before\n",
-        "",
+        "places.walk(snapshot.root)) if entry.modified <= before]",
+        "places.walk(snapshot.root))]",
         f"{PROOFS}maintenance.py::test_the_sweep_takes_what_nobody_needs_and_nothing_else",
     ),
     guard(
         "only our own names are swept",
         "storage/retention.py",
-        "if any(ours.fullmatch(entry.path) for ours in (DATA_FILE, BASIS_FILE, TEMPORARY))\n        and",
-        "if entry.path.startswith('data/')\n        and",
+        "any(kind.fullmatch(entry.path) for kind in (DATA_FILE, BASIS_FILE, TEMPORARY))",
+        "entry.path.startswith('data/')",
         f"{PROOFS}maintenance.py::test_the_sweep_takes_what_nobody_needs_and_nothing_else",
     ),
     guard(
@@ -441,8 +441,8 @@ GUARDS = [
     guard(
         "spools are purged",
         "storage/maintenance.py",
-        'for folder in ("_spool", "reports"):',
-        'for folder in ("reports",):',
+        'for folder in ("_spool", "reports", *SPOOLS):',
+        'for folder in ("reports", *SPOOLS):',
         f"{PROOFS}purge.py::test_what_was_deleted_is_nowhere",
     ),
     # SQL only reads
