@@ -1,6 +1,7 @@
 """What each verb takes on the command line, in the order in which its `--help` shows it."""
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,60 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _budget(text: str) -> tuple[str, float]:
+    """An amount and what it is of: rows, seconds or GPU-seconds."""
+    found = _BUDGET.fullmatch(text)
+    if found is None or float(found["amount"]) <= 0:
+        raise argparse.ArgumentTypeError(f"expected 500rows, 10m, 2h or 2gpuh, got {text!r}")
+    unit, factor = _UNITS[found["unit"]]
+    return unit, float(found["amount"]) * factor
+
+
+def _cost(text: str) -> tuple[str, float]:
+    """An amount of money, or a time."""
+    found = _BUDGET.fullmatch(text)
+    if text.replace(".", "", 1).isdecimal():
+        return "money", float(text)
+    if found is None or _UNITS[found["unit"]][0] != "seconds":
+        raise argparse.ArgumentTypeError(f"expected money, or a time as 90s, 10m, 2h, got {text!r}")
+    return _budget(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
+    return int(text)
+
+
+_BUDGET = re.compile(r"(?P<amount>\d+(\.\d+)?)(?P<unit>rows|s|m|h|gpuh)")
+_UNITS = {
+    "rows": ("rows", 1.0),
+    "s": ("seconds", 1.0),
+    "m": ("seconds", 60.0),
+    "h": ("seconds", 3600.0),
+    "gpuh": ("gpu_seconds", 3600.0),
+}
+
 _COLLECTION = _taken("collection", help="a collection of evervec.yaml")
 _ONE_OR_ALL = _taken("collection", nargs="?", help="one collection; all if left out")
 _DRY_RUN = _flag("--dry-run", "-n", help="say what would be done, do nothing")
 _WAIT = _taken("--wait", type=_seconds, default=0.0, metavar="S", help="wait S seconds for another writer")
 _COMPLETE = _flag("--complete", help="first encode the items that lack a vector there")
 _EVEN_INCOMPLETE = _yes("even if items lack one there")
+
+_STRATEGIES = ("reuse", "bridge", "map", "reencode")
+_MEASURE = (
+    _taken("--to", metavar="ENC", required=True, help="the encoder of evervec.yaml to upgrade to"),
+    _taken("--sample", type=_positive, metavar="N", help="items to measure with (4,000)"),
+    _taken("--queries", type=Path, metavar="F.jsonl", help='{"query": "...", "relevant": [ids]} a line'),
+    _taken("--label", metavar="SQL", help="a column, or expression: items of one label belong together"),
+    _taken(
+        "--families", choices=("all", "linear"), default="all", help="bases to try; linear ones are quick (all)"
+    ),
+    _taken("--cascade", type=_count, metavar="N", help="with cascades of N only (50, 100 and 200)"),
+    _taken("--max-cost", type=_cost, metavar="X", help="money (by price_per_hour:), or a time as 90s, 10m, 2h"),
+    _taken("--max-query-ms", type=_seconds, metavar="MS", help="what may be added to a query (500)"),
+)
 
 _TAKEN: dict[str, tuple[_Argument | _OneOf, ...]] = {
     "init": (
@@ -141,6 +190,36 @@ _TAKEN: dict[str, tuple[_Argument | _OneOf, ...]] = {
         _EVEN_INCOMPLETE,
     ),
     "rollback": (_COLLECTION, _DRY_RUN, _WAIT, _COMPLETE, _EVEN_INCOMPLETE),
+    "probe": (
+        _COLLECTION,
+        *_MEASURE,
+        _flag("--samples", help="put texts of sample queries and hits into the report"),
+        _flag("--open", help="show the report in the browser"),
+    ),
+    "upgrade": (
+        _COLLECTION,
+        _DRY_RUN,
+        _WAIT,
+        *_MEASURE,
+        _one_of(
+            _taken(
+                "--strategy", choices=("auto", *_STRATEGIES), default="auto", help="one that must pass (auto)"
+            ),
+            _taken("--force-strategy", choices=_STRATEGIES, metavar="S", help="one, whatever was measured"),
+        ),
+        _flag("--rechunk", help="with reencode: cut the items anew, as evervec.yaml says now"),
+        _flag("--no-promote", help="build and verify; the live release stays"),
+        _yes("encode everything anew if that is the verdict; force"),
+    ),
+    "backfill": (
+        _COLLECTION,
+        _DRY_RUN,
+        _WAIT,
+        _taken("--budget", type=_budget, metavar="B", help="500rows, 10m, 2h or 2gpuh (all that is left)"),
+        _taken(
+            "--order", metavar="O", default="asked", help="asked, residual, newest, random or sql:EXPR (asked)"
+        ),
+    ),
     "maintain": (
         _COLLECTION,
         _DRY_RUN,

@@ -15,7 +15,7 @@ from typing import ClassVar, NoReturn
 
 from flows.arguments import add_arguments
 from flows.quiet import quiet_libraries
-from flows.verbs import changing, reading, starting
+from flows.verbs import changing, reading, starting, upgrading
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -109,6 +109,9 @@ VERBS = {
     "history": ("the versions of a collection", reading.history),
     "errors": ("what was rejected, at which stage, and why", reading.errors),
     "retry": ("try rejected items again, e.g. after a fix", changing.retry),
+    "probe": ("measure what a new encoder would give, and what it would cost", upgrading.probe),
+    "upgrade": ("change the encoder: measure, build, verify, switch", upgrading.upgrade),
+    "backfill": ("encode mapped rows natively, the most valuable first", upgrading.backfill),
     "promote": ("make a release the one that readers get", changing.promote),
     "rollback": ("make the release before the live one live again", changing.rollback),
     "maintain": ("compact, make indexes anew, let old versions go, or purge", changing.maintain),

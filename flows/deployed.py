@@ -5,8 +5,9 @@ names, retries, run pages and artifacts. Deployments name `flows.deployed.nightl
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import yaml
 from prefect import flow, get_client, task
@@ -19,13 +20,19 @@ from prefect.logging import get_run_logger
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
+from flows.backfill import BackfillReport, BackfillRequest, fill
 from flows.ingest import IngestReport, IngestRequest, PlainSteps
 from flows.ingest import ingest as ingest_body
 from flows.maintain import MaintainReport, MaintainRequest
 from flows.maintain import maintain as maintain_body
 from flows.quiet import quiet_libraries
 from flows.settings import load_project
+from flows.upgrade import Promote, UpgradeReport, UpgradeRequest, carry_out
 from tasks import upkeep
+from tasks.backfill import Budget
+from tasks.decision import Wish
+from tasks.gate import QUERY_MS, Limits
+from tasks.probe import CASCADES, SAMPLE, ProbeAsk
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -136,6 +143,107 @@ def maintain(project: str, collection: str, rebuild_index: bool = False, wait: f
     return report
 
 
+@flow(name="upgrade", flow_run_name="upgrade-{collection}", persist_result=False)
+def upgrade(
+    project: str,
+    collection: str,
+    to: str,
+    strategy: Literal["auto", "reuse", "bridge", "map", "reencode"] = "auto",
+    force: bool = False,
+    promote: Promote = "if_verdict",
+    queries: str | None = None,
+    label: str | None = None,
+    sample: int = SAMPLE,
+    families: Literal["all", "linear"] = "all",
+    cascade: int | None = None,
+    max_seconds: float | None = None,
+    max_money: float | None = None,
+    max_query_ms: float = QUERY_MS,
+    rechunk: bool = False,
+    wait: float = 3600.0,
+    yes: bool = False,
+) -> UpgradeReport:
+    """Change the encoder of one collection: measure, gate, build beside the live release, verify, switch.
+
+    A run that was killed is gone on with by starting another with the same parameters.
+
+    Args:
+        project: Folder with the evervec.yaml, as the worker sees it.
+        collection: Name of a collection in that file.
+        to: Name of the encoder in that file to upgrade to.
+        strategy: One that must pass the gate; auto: the verdict of the measurement.
+        force: Carry `strategy` out whatever was measured (needs `yes`).
+        promote: auto makes what was built and verified live, if_verdict only if it was not forced, never not.
+        queries: File of judged queries, as the worker sees it.
+        label: SQL expression over the items; those of one label belong together.
+        sample: Items to measure with.
+        families: Bases to try.
+        cascade: Measure with cascades of this many candidates only.
+        max_seconds: Longest time that building may take.
+        max_money: Highest price, by the collection's price_per_hour.
+        max_query_ms: Milliseconds that may be added to a query.
+        rechunk: With reencode, cut the items anew.
+        wait: Seconds to wait for another upgrade, and at the end for an ingest.
+        yes: Encode everything anew if that is the verdict; force.
+    """
+    quiet_libraries()
+    loaded = load_project(Path(project))
+    least = loaded.collection(collection).min_gap_closed
+    ask = ProbeAsk(
+        to=to,
+        sample=sample,
+        queries=Path(queries) if queries else None,
+        label=label,
+        families=families,
+        cascades=CASCADES if cascade is None else (cascade,) * bool(cascade),
+        limits=Limits(max_seconds, max_money, max_query_ms, least),
+    )
+    chosen = None if strategy == "auto" or not force else strategy
+    wish = Wish("auto" if chosen else strategy, chosen, cascade, yes)
+    request = UpgradeRequest(collection, ask, wish, rechunk, promote, wait)
+    report = carry_out(loaded, request, _LoggedProgress(), PrefectSteps())
+    create_table_artifact(
+        key=f"upgrade-{collection.replace('_', '-')}",
+        table=[asdict(report)],
+        description=f"Collection `{collection}`: {report.verdict}: {report.reason}. Report: {report.report}",
+    )
+    return report
+
+
+@flow(name="backfill", flow_run_name="backfill-{collection}", persist_result=False)
+def backfill(
+    project: str,
+    collection: str,
+    rows: int | None = None,
+    minutes: float | None = None,
+    gpu_hours: float | None = None,
+    order: str = "asked",
+    wait: float = 3600.0,
+) -> BackfillReport:
+    """Encode rows of one collection that are still mapped, the most valuable first, within a budget.
+
+    Args:
+        project: Folder with the evervec.yaml, as the worker sees it.
+        collection: Name of a collection in that file.
+        rows: Rows to encode at most.
+        minutes: Minutes to take at most.
+        gpu_hours: GPU-hours to take at most.
+        order: asked, residual, newest, random, or sql:EXPRESSION over the collection.
+        wait: Seconds to wait for another upgrade or backfill of the collection.
+    """
+    quiet_libraries()
+    seconds = None if minutes is None else 60 * minutes
+    budget = Budget(rows, seconds, None if gpu_hours is None else 3600 * gpu_hours)
+    request = BackfillRequest(collection, budget, order, wait)
+    report = fill(load_project(Path(project)), request, _LoggedProgress(), PrefectSteps())
+    create_table_artifact(
+        key=f"backfill-{collection.replace('_', '-')}",
+        table=[asdict(report)],
+        description=f"Collection `{collection}`: {report.coverage_after:.1%} of the rows encoded natively",
+    )
+    return report
+
+
 @flow(name="weekly-maintenance", persist_result=False)
 def weekly_maintenance(project: str, collection: str | None = None, wait: float = 3600.0) -> None:
     """Maintain a collection, or all of a project that hold anything, one after the other.
@@ -190,12 +298,13 @@ def deploy(project: Path, *, dry_run: bool = False, yes: bool = False) -> list[s
         for name in names:
             _require_free(name, project)
     for entry in declared:
-        bound = {flow.name: flow for flow in (nightly_ingest, weekly_maintenance)}[entry["name"]]
+        flows = (nightly_ingest, weekly_maintenance, upgrade, backfill)
+        bound = {flow.name: flow for flow in flows}[entry["name"]]
         deployment = RunnerDeployment.from_flow(
             bound,
             name=entry["name"],
             parameters={**entry["parameters"], "project": str(project)},
-            schedules=[Cron(s["cron"], timezone=s.get("timezone")) for s in entry["schedules"]],
+            schedules=[Cron(s["cron"], timezone=s.get("timezone")) for s in entry.get("schedules", ())],
             description=entry["description"],
             tags=entry["tags"],
             work_pool_name=entry["work_pool"]["name"],

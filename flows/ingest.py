@@ -75,7 +75,8 @@ def ingest(
             return _forecast(job, plan, time.monotonic() - started)
         landed = step(steps.encode_and_commit)(project, job, plan, place.lease, progress)
         filled = step(steps.fill_retained)(project, job, place, run_id, progress, request.retry)
-        landed.version = max(landed.version, filled.version)
+        folded = step(steps.fold_kept)(project, job, place, run_id)
+        landed.version = max(landed.version, filled.version, folded)
     report = _report(job, plan, landed, time.monotonic() - started, tuple(filled.notes))
     if report.seen and report.rejected == report.seen:
         raise RunFailed(

@@ -245,6 +245,13 @@ class Reading:
         scores = 1.0 - found["_distance"].to_numpy()
         return Hits(found.drop_columns(["_distance"]), scores)
 
+    def vectors_of(self, item_ids: Sequence[str]) -> pa.Table:
+        """The chunks of some items with their vectors: `item_id`, `chunk_no`, `vector`."""
+        listed = ", ".join(map(_quoted, item_ids))
+        query = self.table.search().where(f"item_id IN ({listed})").select(["item_id", "chunk_no", "vector"])
+        found: pa.Table = query.limit(self.rows).to_arrow()
+        return found
+
     def matching(self, text: str, limit: int, where: "Filter | None" = None) -> Hits:
         """The `limit` admitted chunks with the highest BM25 score for the words of `text`, best first.
 

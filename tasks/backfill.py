@@ -88,7 +88,7 @@ def backfill(
     started = time.monotonic()
     snapshot = Snapshot.open(project.lake / collection, strict=True)
     fill, live = space_to_fill(snapshot)
-    before = _coverage(snapshot, fill, live)
+    before = coverage(snapshot, fill, live)
     folded = fold_kept(project, snapshot, fill, live, run_id, lease, least=1)
     snapshot = snapshot.advanced(strict=True)
     ids, sizes = candidates(snapshot, fill, live)
@@ -106,7 +106,7 @@ def backfill(
         remaining=remaining(snapshot, fill, live),
         rejected=done.counts.rejected,
         coverage_before=before,
-        coverage_after=_coverage(snapshot, fill, live),
+        coverage_after=coverage(snapshot, fill, live),
     )
 
 
@@ -188,7 +188,8 @@ def _seconds_of(project: Project, collection: str, budget: Budget) -> float | No
     return budget.gpu_seconds / gpus
 
 
-def _coverage(snapshot: Snapshot, fill: Release, live: Release) -> float:
+def coverage(snapshot: Snapshot, fill: Release, live: Release) -> float:
+    """The share of rows that are as their encoder made them."""
     head = snapshot.head
     rows = head.spaces[live.space_id].rows if head else 0
     return 1.0 - remaining(snapshot, fill, live) / rows if rows else 1.0

@@ -42,16 +42,17 @@ class Cascade:
     def rerank(self, snapshot: Snapshot, query: np.ndarray, pool: Hits, native: Reading | None) -> Hits:
         """The candidates with native scores: cosines to `query`, float32 (dim,), in the native space.
 
-        `native` is the index of that space where the pool is of another one. A candidate that cannot be
-        encoded keeps a mapped score of the same space, and leaves the ranking where it has none.
+        By a bridge they come from another space; `native` is then the index of the native one, if it can be
+        read. A candidate that cannot be encoded keeps a mapped score of the same space, and leaves the
+        ranking where it has none.
         """
         keys = list(zip(pool.rows["item_id"].to_pylist(), pool.rows["chunk_no"].to_pylist(), strict=True))
         scores = np.full(len(keys), np.nan, np.float32)
-        if native is None:
-            origins = pool.rows["origin"].to_pylist()
-            there = np.array([origin == "encoded" for origin in origins], bool)
+        same_space = self._path.basis is None
+        if same_space:
+            there = np.array([origin == "encoded" for origin in pool.rows["origin"].to_pylist()], bool)
             scores[there] = pool.scores[there]
-        else:
+        elif native is not None:
             _score(scores, query, _in_index(native, keys), keys)
         lacking = np.flatnonzero(np.isnan(scores))
         if len(lacking):
@@ -59,7 +60,7 @@ class Cascade:
             _score(scores, query, found, keys)
         self._note([item_id for item_id, _ in keys])
         encoded = ~np.isnan(scores)
-        if native is None:
+        if same_space:
             scores = np.where(encoded, scores, pool.scores)
         good = np.flatnonzero(~np.isnan(scores))
         rows = pool.rows.take(pa.array(good))

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from encoders.errors import EncoderError
 from storage import releases
+from storage.commits import Release
 from storage.locks import Lease
 from storage.snapshot import Snapshot
 from tasks.errors import EncoderChanged
@@ -44,6 +45,31 @@ def complete(
     return encode_items(project, snapshot, release, lacking, name, run_id, "complete", lease, progress)
 
 
+def _with_arrivals(
+    project: Project, snapshot: Snapshot, bridge: Release, done: Landed, folder: Path, run_id: str,
+    lease: Lease, progress: Progress,
+) -> Landed:  # fmt: skip
+    """Encode what this run brought into the space that a bridge asks in, so that it need not be asked for.
+
+    The rest of that space is filled by cascades and by backfill.
+    """
+    snapshot = snapshot.advanced(strict=True)
+    native = releases.find(snapshot, bridge.through or 0)
+    lacking = releases.missing(snapshot, native)
+    brought = [
+        table.filter(pc.equal(table["run_id"], run_id))["item_id"]
+        for _, _, table in snapshot.read("items", ["item_id", "run_id"])
+    ]
+    ids = pa.chunked_array([c for column in brought for c in column.chunks], pa.string())
+    ids = ids.filter(pc.is_in(ids, value_set=lacking)).combine_chunks()
+    name = folder / f"arrived-{native.release}"
+    found = encode_items(project, snapshot, native, ids, name, run_id, "complete", lease, progress)
+    found.counts += done.counts
+    found.version = max(found.version, done.version)
+    found.encode_seconds += done.encode_seconds
+    return found
+
+
 def fill_retained(
     project: Project,
     collection: str,
@@ -75,6 +101,8 @@ def fill_retained(
                 raise
             filled.notes.append(f"{name} was not filled, and a rollback to it would miss items: {error}")
             continue
+        if release.through is not None:
+            done = _with_arrivals(project, snapshot, release, done, folder, run_id, lease, progress)
         filled.version = done.version
         if done.counts.encoded:
             filled.notes.append(

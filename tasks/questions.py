@@ -1,17 +1,20 @@
 """Questions to a collection, in any modality that its encoder puts into the space of the items."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from encoders.catalog import open_encoder, open_media_encoder, open_preparer
+from encoders.catalog import open_media_encoder, open_preparer
 from encoders.errors import RowError
 from encoders.protocol import Encoder, MediaEncoder, Preparer
-from encoders.spec import DEFAULT_CHUNK_SECONDS, EncoderFacts, EncoderSpec, Modality
+from encoders.spec import DEFAULT_CHUNK_SECONDS, EncoderFacts, EncoderSpec, Modality, NoChunking
 from storage.commits import Release
 from storage.errors import QueryRefused
+from tasks.calls import Calls, opened
+from tasks.encoded import EncodeJob
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,19 @@ class Asker:
     def __init__(self, spec: EncoderSpec, facts: EncoderFacts, release: Release) -> None:
         self._spec, self._facts = spec, facts
         self._seconds = float(release.chunking.get("seconds", DEFAULT_CHUNK_SECONDS))
+
+    @property
+    def encoder(self) -> tuple[EncoderSpec, EncoderFacts]:
+        """Which encoder it is."""
+        return self._spec, self._facts
+
+    def documents(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts as documents of an encoder of texts, float32 (n, dim); NaN where one cannot be encoded."""
+        spec, facts = self._spec, self._facts
+        calls = Calls(EncodeJob(spec, facts, NoChunking()), np.empty(0, "S16"), None, None)
+        made = calls.vectors({str(at).encode(): text for at, text in enumerate(texts)})
+        nothing = np.full(facts.dim, np.nan, np.float32)
+        return np.stack([nothing if isinstance(v, RowError) else v for v in made.values()])
 
     def vector(self, query: Query) -> np.ndarray:
         """The query's vector, float32 (dim,); of a long sound the mean of its windows, of unit norm.
@@ -81,7 +97,7 @@ class Asker:
     @cached_property
     def _encoder(self) -> Encoder | MediaEncoder:
         if self._facts.modality == "text":
-            return open_encoder(self._spec, self._facts)
+            return opened(self._spec, self._facts)
         return self._media_encoder
 
     @cached_property

@@ -62,8 +62,8 @@ class Ranking:
             found = by_key.get((leg.space_id, leg.origin or ""))
             if found is None:
                 raise Uncalibrated(
-                    f"scores of {leg.origin or 'some'} rows of {leg.space_id} cannot be compared with others: "
-                    "the release has no calibrator for them"
+                    f"scores of {leg.origin or 'some'} rows of {leg.space_id} cannot be compared with "
+                    "others: the release has no calibrator for them"
                 )
             relevance = np.interp(leg.hits.scores, found.scores, found.relevance)
             tables.append(leg.hits.rows)
@@ -86,6 +86,13 @@ def by_origin(space_id: str, hits: Hits) -> list[Leg]:
         rows = hits.rows.filter(pa.array(of_it))
         legs.append(Leg(space_id, Hits(rows, hits.scores[of_it]), origin))
     return legs
+
+
+def joined(first: Hits, second: Hits) -> Hits:
+    """Candidates of two searches, each once. Their scores are of no use any more: they are NaN."""
+    rows = pa.concat_tables([first.rows, second.rows], promote_options="permissive")
+    rows = rows.take(pa.array(_first_of_each(rows)))
+    return Hits(rows, np.full(rows.num_rows, np.nan))
 
 
 def _first_of_each(rows: pa.Table) -> np.ndarray:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,10 +22,13 @@ from storage import exact, indexing, releases
 from storage.commits import Modality, Release
 from storage.errors import Damaged, QueryRefused
 from storage.snapshot import Snapshot
-from storage.vectors import Hits, Index, Reading
+from storage.vectors import Index, Reading
+from tasks.cascade import Cascade
 from tasks.errors import NothingThere
+from tasks.paths import QueryPath, path_of
 from tasks.project import Project
 from tasks.questions import Asker, Query
+from tasks.ranking import Leg, Ranking, by_origin, joined
 from tasks.releases import encoder_of
 
 if TYPE_CHECKING:
@@ -52,8 +55,9 @@ class Hit:
 
     `text` is None for images and audio; `chunk_start` and `chunk_end` are code points of a text,
     milliseconds of audio.
-    `score` is the cosine to the query in mode `vector`, BM25 in mode `text`, and the sum of reciprocal
-    ranks in mode `hybrid`; scores of different modes cannot be compared.
+    `score` is the cosine to the query in mode `vector` (an estimated relevance where the release has
+    calibrators), BM25 in mode `text`, and the sum of reciprocal ranks in mode `hybrid`; scores of different
+    modes, or releases, cannot be compared.
     """
 
     rank: int
@@ -114,6 +118,16 @@ class _View:
         return self.snapshot.head.modality if self.snapshot.head else "text"
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A query on its path: `native` as encoded, `recall` in the space of the rows; float32 (dim,) each."""
+
+    path: QueryPath
+    cascade: Cascade
+    native: np.ndarray
+    recall: np.ndarray
+
+
 class Reader:
     """Reads one lake. Encoders and tables are opened at first use and kept."""
 
@@ -121,7 +135,7 @@ class Reader:
         self._project = project
         self._verified = project.verified()
         self._snapshots: dict[str, Snapshot] = {}
-        self._askers: dict[tuple[str, int], Asker] = {}
+        self._paths: dict[tuple[str, int], tuple[QueryPath, Asker, Cascade]] = {}
         self._indexes: dict[tuple[str, str], tuple[int, Reading | None]] = {}
         self._connections: list[Connection] = []
         self.bound: dict[str, int] = {}
@@ -149,13 +163,13 @@ class Reader:
         started = time.perf_counter()
         view = self._view(collection, release)
         if mode == "vector":
-            hits = self._nearest(view, self._embed(view, query), k, where)
+            hits = self._ranked(view, query, k, where)
         elif not isinstance(query, str):
             raise QueryRefused(f"--mode {mode} ranks by words, which {query.path} has none of; use vector")
         elif mode == "text":
             hits = self._by_text(view, query, k, where)
         else:
-            near = self._nearest(view, self._embed(view, query), k * _FUSED_DEPTH, where)
+            near = self._ranked(view, query, k * _FUSED_DEPTH, where)
             hits = fused([near, self._by_text(view, query, k * _FUSED_DEPTH, where)], k)
         elapsed = (time.perf_counter() - started) * 1000
         own, version = view.release, view.snapshot.version
@@ -164,12 +178,16 @@ class Reader:
         )
 
     def nearest(self, collection: str, vector: np.ndarray, k: int = 10) -> list[Hit]:
-        """Like `search`, for a vector (float32, (dim,)) that is at hand."""
-        return self._nearest(self._view(collection), vector, k, None)
+        """Like `search`, for a vector (float32, (dim,)) of the live release's space that is at hand.
+
+        Nothing is encoded, so no cascade ranks again.
+        """
+        view = self._view(collection)
+        return _best(lambda limit: Ranking.of(self._leg(view, view.release, vector, limit, None)), view, k)
 
     def embed(self, collection: str, query: Query) -> np.ndarray:
-        """The query's vector in the live release's space, float32 (dim,)."""
-        return self._embed(self._view(collection), query)
+        """The query's vector in the live release's space, float32 (dim,); by a bridge mapped into it."""
+        return self._asked(self._view(collection), query).recall
 
     def sql(self, query: str, at: int | None = None) -> pa.Table:
         """The result of one SELECT or EXPLAIN over the views, at version `at` if given.
@@ -251,25 +269,29 @@ class Reader:
             return self._view_of(bound[collection]) if collection in bound else self._view(collection)
 
         def embed(collection: str, query: str) -> np.ndarray:
-            return self._embed(view(collection), query)
+            return self._asked(view(collection), query).recall
 
         def search(collection: str, query: str, k: int) -> list[dict[str, Any]]:
             seen = view(collection)
-            hits = self._nearest(seen, self._embed(seen, query), k, None)
+            hits = self._ranked(seen, query, k, None)
             return [{"item_id": h.item_id, "chunk_no": h.chunk_no, "score": h.score} for h in hits]
 
         return sql.connect(self._project.lake, bound, embed, search)
 
-    def _embed(self, view: _View, query: Query) -> np.ndarray:
+    def _asked(self, view: _View, query: Query) -> "_Asked":
         key = view.collection, view.release.release
-        if key not in self._askers:
-            spec, facts = encoder_of(self._project, view.collection, view.release)
-            self._askers[key] = Asker(spec, facts, view.release)
-        return self._askers[key].vector(query)
+        if key not in self._paths:
+            path = path_of(view.snapshot, view.release)
+            spec, facts = encoder_of(self._project, view.collection, path.asked_by)
+            asker = Asker(spec, facts, path.asked_by)
+            self._paths[key] = path, asker, Cascade(self._project, view.snapshot, path, asker)
+        path, asker, cascade = self._paths[key]
+        native = asker.vector(query)
+        return _Asked(path, cascade, native, path.recall(native[None, :])[0])
 
-    def _reading(self, view: _View) -> "Reading | None":
-        """The index of a view; None, with a warning, if it cannot be read: then Parquet is searched."""
-        head, space = view.snapshot.head, view.release.space_id
+    def _reading(self, view: _View, release: Release) -> "Reading | None":
+        """The index of a release; None, with a warning, if it cannot be read: then Parquet is searched."""
+        head, space = view.snapshot.head, release.space_id
         if head is None or space not in head.indexes:
             return None
         held = self._indexes.get((view.collection, space))
@@ -295,26 +317,55 @@ class Reader:
         head = self.snapshot(collection).head
         return head is not None and table in {index.table for index in head.indexes.values()}
 
-    def _nearest(self, view: _View, vector: np.ndarray, k: int, where: str | None) -> list[Hit]:
-        reading = self._reading(view)
+    def _ranked(self, view: _View, query: Query, k: int, where: str | None) -> list[Hit]:
+        """Hits by the release's whole path: recall, then its cascade or its calibrators if it has some."""
+        asked, release = self._asked(view, query), view.release
+
+        def found(limit: int) -> Ranking:
+            if release.cascade:
+                return self._cascaded(view, asked, max(limit, release.cascade), where)
+            recall = self._leg(view, release, asked.recall, limit, where)
+            if not release.calibrators:
+                return Ranking.of(recall)
+            if asked.path.basis is None:
+                return Ranking.merged(by_origin(recall.space_id, recall.hits), release.calibrators)
+            own = self._leg(view, asked.path.asked_by, asked.native, limit, where)
+            legs = [replace(own, origin="encoded"), replace(recall, origin="bridged")]
+            return Ranking.merged([leg for leg in legs if leg.hits.rows.num_rows], release.calibrators)
+
+        return _best(found, view, k)
+
+    def _cascaded(self, view: _View, asked: "_Asked", depth: int, where: str | None) -> Ranking:
+        """The best `depth` candidates by the recall, in the order of their native vectors.
+
+        Of a bridge also what the native space finds among its own rows, which are native already.
+        """
+        pool = self._leg(view, view.release, asked.recall, depth, where).hits
+        own = None
+        if asked.path.basis is not None:
+            own = self._reading(view, asked.path.asked_by)
+            beside = self._leg(view, asked.path.asked_by, asked.native, depth, where).hits if own else None
+            if beside is not None and beside.rows.num_rows:
+                pool = joined(beside, pool)
+        native = asked.cascade.rerank(view.snapshot, asked.native, pool, own)
+        return Ranking.of(Leg(asked.path.native.space_id, native))
+
+    def _leg(self, view: _View, release: Release, vector: np.ndarray, limit: int, where: str | None) -> Leg:
+        """What one space has nearest to a vector of its own: by its index, else exactly over Parquet."""
+        reading = self._reading(view, release)
         condition = self._filter(view, reading, where)
         if reading is not None:
-            index = reading
-            return _best(lambda limit: index.nearest(vector, limit, condition), view, k)
+            return Leg(release.space_id, reading.nearest(vector, limit, condition))
         self._verified.require(view.snapshot.root, view.snapshot.all_files())
-        space = view.release.space_id
-        return _best(
-            lambda limit: exact.nearest(self._project.lake, view.snapshot, space, vector, limit, condition),
-            view,
-            k,
-        )
+        lake, space = self._project.lake, release.space_id
+        return Leg(space, exact.nearest(lake, view.snapshot, space, vector, limit, condition))
 
     def _by_text(self, view: _View, query: str, k: int, where: str | None) -> list[Hit]:
         if view.modality != "text":
             raise QueryRefused(
                 f"collection {view.collection!r} is of {view.modality}, which has no words; use --mode vector"
             )
-        reading = self._reading(view)
+        reading = self._reading(view, view.release)
         if reading is None and view.snapshot.version < self.snapshot(view.collection).version:
             raise QueryRefused(
                 f"the words of version {view.snapshot.version} cannot be searched any more: its index was "
@@ -326,7 +377,8 @@ class Reader:
                 f"maintain {view.collection} --rebuild-index"
             )
         condition = self._filter(view, reading, where)
-        return _best(lambda limit: reading.matching(query, limit, condition), view, k)
+        space = view.release.space_id
+        return _best(lambda limit: Ranking.of(Leg(space, reading.matching(query, limit, condition))), view, k)
 
     def _filter(self, view: _View, reading: "Reading | None", where: str | None) -> "Filter | None":
         if where is None:
@@ -356,7 +408,7 @@ def fused(rankings: list[list[Hit]], k: int) -> list[Hit]:
     ]
 
 
-def _best(find: "Callable[[int], Hits]", view: _View, k: int) -> list[Hit]:
+def _best(find: Callable[[int], Ranking], view: _View, k: int) -> list[Hit]:
     """Best chunk of each of `k` items: chunks are fetched until they are of enough items."""
     head = view.snapshot.head
     rows = head.spaces[view.release.space_id].rows if head else 0

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from encoders.catalog import Device, describe
 from encoders.spec import Chunking, EncoderFacts, EncoderSpec, chunking_of
+from storage import kept
 from storage.commits import Commit, Release
 from storage.locks import Lease, lock
 from storage.snapshot import Snapshot
@@ -33,6 +34,7 @@ __all__ = [
     "Plan",
     "check",
     "encode_and_commit",
+    "fold_kept",
     "forecast",
     "lease",
     "pull_and_diff",
@@ -53,6 +55,7 @@ class Job:
     release: Release
     version: int
     releases_kept: int = 1
+    kept_for: tuple[Release, ...] = ()
     note: str = ""
 
 
@@ -104,8 +107,12 @@ def check(project: Project, name: str) -> Job:
             _refuse_chunking(name, chunking_of(settings.chunk, facts), release)
         chunking, cutter = originals.cutting(project, name, head, release, facts)
     version = head.number if head else 0
-    kept = sum(not r.retired for r in head.releases) if head else 1
-    return Job(name, settings, settings.source, spec, facts, chunking, cutter, release, version, kept, note)
+    standing = [r for r in head.releases if not r.retired] if head else [release]
+    fills = (_asked_by(head),) if head and (release.basis is not None) else ()
+    return Job(
+        name, settings, settings.source, spec, facts, chunking, cutter, release, version, len(standing),
+        fills, note,
+    )  # fmt: skip
 
 
 class _NoLease:
@@ -196,11 +203,31 @@ def fill_retained(
     )
 
 
+def fold_kept(project: Project, job: Job, place: Workplace, run_id: str) -> int:
+    """Take in what searches had encoded since, if that is worth a commit; the version then."""
+    root = project.lake / job.collection
+    if job.version == 0 or not any(kept.files(root, r.space_id) for r in job.kept_for):
+        return 0
+    from tasks import filling
+
+    snapshot = Snapshot.open(root, strict=True)
+    folded = [
+        filling.fold_kept(project, snapshot.advanced(strict=True), fill, job.release, run_id, place.lease)
+        for fill in job.kept_for
+    ]
+    return max(f.version for f in folded)
+
+
 def forecast(plan: Plan) -> Forecast:
     """How many items a plan would add and update, before any of them was looked into."""
     known = sum(int(pc.sum(read_part(p)["known"]).as_py()) for p in plan.changed)
     refreshed = sum(p.items for p in plan.refreshed)
     return Forecast(added=plan.to_encode - known, updated=known + refreshed)
+
+
+def _asked_by(head: Commit) -> Release:
+    """The release in whose space searches have candidates encoded."""
+    return head.live if head.live.through is None else head.release(head.live.through)
 
 
 def _first_release(spec: EncoderSpec, facts: EncoderFacts, chunking: Chunking) -> Release:
@@ -217,8 +244,8 @@ def _first_release(spec: EncoderSpec, facts: EncoderFacts, chunking: Chunking) -
 
 
 def _require_known(name: str, encoder: str, facts: EncoderFacts, head: Commit) -> None:
-    """Raise `EncoderChanged` unless a release that is kept was made by this encoder."""
-    if any(r.fingerprint == facts.fingerprint and not r.retired for r in head.releases):
+    """Raise `EncoderChanged` unless a release was made by this encoder: then the yaml only lags behind."""
+    if any(r.fingerprint == facts.fingerprint for r in head.releases):
         return
     raise EncoderChanged(
         f"collection {name!r} holds vectors of {head.live.space_id}, but encoder {encoder!r} now "

@@ -3,6 +3,7 @@
 Every stage can be killed: the same command finds the release that is being built, and goes on with it.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,19 +17,22 @@ from storage.errors import CommitConflict
 from storage.locks import Lease
 from storage.places import Place
 from storage.snapshot import Snapshot
-from tasks import backfill, canaries, sampling, verify
+from tasks import backfill, canaries, reports, sampling, verify
 from tasks.complete import complete
-from tasks.decision import Decision
+from tasks.decision import Decision, Wish, decide
 from tasks.errors import Refused, RunFailed
 from tasks.filling import encode_items, fold_kept
 from tasks.mapping import MapJob, map_rows
 from tasks.native import natively
 from tasks.originals import job_of
 from tasks.paths import space_of
+from tasks.probe import ProbeAsk, fingerprints, probe
+from tasks.probed import Probed
 from tasks.progress import Progress, quietly
 from tasks.project import Project
+from tasks.queries import read_judged
 from tasks.side import SideFeatures
-from tasks.targets import Target, next_number
+from tasks.targets import Target, next_number, target_of
 
 _SEED = 0
 _SECONDS = 120.0
@@ -49,6 +53,75 @@ def unfinished(head: Commit, target: Target, strategy: str) -> Release | None:
         and (r.through in own if r.through else r.release in own - through)
     ]
     return found[-1] if found else None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An upgrade under way: the release that is built, and the probe that led to it (None: an earlier run's).
+
+    `by_verdict` says that what was measured chose the strategy, and not a person against it.
+    """
+
+    collection: str
+    target: Target
+    release: Release
+    run_id: str
+    by_verdict: bool
+    probed: Probed | None = None
+    note: str = ""
+
+
+def begin(
+    project: Project, collection: str, ask: ProbeAsk, wish: Wish, folder: Path, run_id: str, lease: Lease,
+    progress: Progress, *, rechunk: bool,
+) -> Begun:  # fmt: skip
+    """Measure if no probe is fresh, decide, and put the release to build into the log, fitted; durable.
+
+    One that was begun before and never live is gone on with. Raises `GateRefused`, `Refused`, and what a
+    probe raises.
+    """
+    snapshot = Snapshot.open(project.lake / collection, strict=True)
+    target = target_of(project, snapshot, ask.to, rechunk=rechunk)
+    head = snapshot.head
+    if head is None:
+        raise ValueError(f"{snapshot.root} is empty")
+    strategy = wish.forced or ("reencode" if rechunk else wish.strategy)
+    if (found := unfinished(head, target, strategy)) is not None:
+        note = f"release {found.release} was begun before and is gone on with"
+        return Begun(collection, target, found, run_id, not found.forced, note=note)
+    if target.is_live and strategy in ("auto", "reuse"):
+        note = f"{ask.to!r} is the encoder that is live already"
+        return Begun(collection, target, head.live, run_id, by_verdict=True, note=note)
+    probed = measured(project, snapshot, target, ask, folder, progress)
+    decision = decide(probed, replace(wish, strategy=strategy) if wish.forced is None else wish)
+    known = _as_decided(head, target, decision)
+    release = known or start(project, snapshot, target, decision, folder, run_id, lease, sample=ask.sample)
+    return Begun(collection, target, release, run_id, not decision.forced, probed)
+
+
+def measured(
+    project: Project, snapshot: Snapshot, target: Target, ask: ProbeAsk, folder: Path, progress: Progress
+) -> Probed:
+    """The newest probe that still holds, or a new one, with its report written."""
+    label, queries_hash = ask.label, None if ask.queries is None else read_judged(ask.queries)[1]
+    fresh = reports.newest(snapshot, fingerprints(target, ask), queries_hash, label)
+    if fresh is not None:
+        return fresh
+    probed = probe(project, snapshot, target, ask, folder, progress)
+    reports.save(snapshot.root, probed)
+    return probed
+
+
+def _as_decided(head: Commit, target: Target, decision: Decision) -> Release | None:
+    """A release that is what was decided on, and was live before: it only has to be made live again."""
+    for release in reversed(head.releases):
+        by = release if release.through is None else head.release(release.through)
+        family = release.basis.family if release.basis else None
+        made = (release.strategy, family, release.cascade, by.fingerprint, by.chunking_id)
+        wanted = (decision.strategy, decision.family, decision.cascade, target.facts.fingerprint)
+        if made == (*wanted, target.release.chunking_id) and release.version and not release.retired:
+            return release
+    return None
 
 
 def start(
@@ -158,40 +231,53 @@ def _calibrators(decision: Decision, target: Target) -> tuple[Calibrator, ...]:
     )
 
 
-def build(
-    project: Project, snapshot: Snapshot, target: Target, release: Release, folder: Path, run_id: str,
-    lease: Lease, progress: Progress,
-) -> Snapshot:  # fmt: skip
-    """Give a release its rows and its index; what is there already is left. Raises `RunFailed`.
+def build(project: Project, begun: Begun, folder: Path, lease: Lease, progress: Progress) -> int:
+    """Give a release its rows and its index; what is there already is left. The version then.
 
-    An ingest may go on meanwhile: what it brings is encoded natively, here or by `finish`.
+    An ingest may go on meanwhile: what it brings is encoded natively, here or by `finish`. Raises
+    `RunFailed`.
     """
-    lake, head = project.lake, snapshot.head
-    if head is None or release.strategy == "reuse":
-        return snapshot
-    indexed = head.indexes.keys()
-    if release.strategy == "bridge":
-        native = releases.find(snapshot, release.through or 0)
-        if native.space_id not in indexed:
-            snapshot = building.index(lake, snapshot, native, run_id, lease)
-        fold_kept(project, snapshot, native, release, run_id, lease, least=1)
-        return snapshot.advanced(strict=True)
-    if release.strategy == "map" and release.space_id not in indexed and release.basis is not None:
-        job = MapJob(
-            project, target.source, release, target.spec, target.facts,
-            bases.read(snapshot.root, release.basis), folder, run_id,
-        )  # fmt: skip
+    release, run_id, lake = begun.release, begun.run_id, project.lake
+    snapshot = Snapshot.open(lake / begun.collection, strict=True)
+    match release.strategy:
+        case "bridge":
+            snapshot = _built_bridge(project, snapshot, release, run_id, lease)
+        case "map" | "reencode":
+            snapshot = _built_rows(project, snapshot, begun, folder, lease, progress)
+    return snapshot.version
+
+
+def _built_bridge(
+    project: Project, snapshot: Snapshot, release: Release, run_id: str, lease: Lease
+) -> Snapshot:
+    """The native space beside a bridge: an index, and what was encoded in passing."""
+    native = releases.find(snapshot, release.through or 0)
+    if snapshot.head is not None and native.space_id not in snapshot.head.indexes:
+        snapshot = building.index(project.lake, snapshot, native, run_id, lease)
+    fold_kept(project, snapshot, native, release, run_id, lease, least=1)
+    return snapshot.advanced(strict=True)
+
+
+def _built_rows(
+    project: Project, snapshot: Snapshot, begun: Begun, folder: Path, lease: Lease, progress: Progress
+) -> Snapshot:
+    """All rows of a space: mapped or kept where that is the strategy, the others encoded; and its index."""
+    release, target, run_id = begun.release, begun.target, begun.run_id
+    indexed = snapshot.head is not None and release.space_id in snapshot.head.indexes
+    if release.strategy == "map" and release.basis is not None and not indexed:
+        basis = bases.read(snapshot.root, release.basis)
+        job = MapJob(project, target.source, release, target.spec, target.facts, basis, folder, run_id)
         map_rows(project, snapshot, job, lease, progress)
     else:
         fold_kept(project, snapshot, release, target.source, run_id, lease, least=1)
+    snapshot = snapshot.advanced(strict=True)
     if release.strategy == "reencode":
-        snapshot = snapshot.advanced(strict=True)
-        ids, _ = backfill.candidates(snapshot, release, release)  # maps of an earlier try
+        ids, _ = backfill.candidates(snapshot, release, release)  # maps of an earlier upgrade
         encode_standing(project, snapshot, release, ids, folder, run_id, lease, progress)
     _completed(project, snapshot.root, release, folder, run_id, lease, progress)
     snapshot = snapshot.advanced(strict=True)
     if snapshot.head is not None and release.space_id not in snapshot.head.indexes:
-        snapshot = building.index(lake, snapshot, release, run_id, lease)
+        snapshot = building.index(project.lake, snapshot, release, run_id, lease)
     return snapshot
 
 
@@ -230,18 +316,18 @@ def _completed(
 
 
 def finish(
-    project: Project, collection: str, number: int, folder: Path, run_id: str, lease: Lease,
-    progress: Progress, *, promote: bool, yes: bool,
+    project: Project, begun: Begun, folder: Path, lease: Lease, progress: Progress, *, promote: bool,
+    yes: bool,
 ) -> bool:  # fmt: skip
     """Encode what came last, verify, and make the release live; whether it is live now.
 
     Call it with the collection's `ingest` lease, so that nothing comes in between. Raises `GateRefused` if
     what was built is not what was measured, `Refused` if items would be missed.
     """
-    root = project.lake / collection
+    root, number, run_id = project.lake / begun.collection, begun.release.release, begun.run_id
     snapshot = Snapshot.open(root, strict=True)
     release = releases.find(snapshot, number)
-    if release.through is None and release.strategy != "reuse":
+    if release.through is None and release.strategy in ("map", "reencode"):
         _completed(project, root, release, folder, run_id, lease, progress)
         snapshot = snapshot.advanced(strict=True)
         _require_whole(snapshot, release, yes=yes)
