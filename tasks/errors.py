@@ -60,7 +60,9 @@ class ProbeUnreadable(TaskError):
     def __init__(self, key: str, found: str, document: object) -> None:
         self.key = key
         known = document if isinstance(document, dict) else {}
-        again = f"evervec probe {known.get('collection', 'COLLECTION')} --to {known.get('to_encoder', 'ENCODER')}"
+        again = (
+            f"evervec probe {known.get('collection', 'COLLECTION')} --to {known.get('to_encoder', 'ENCODER')}"
+        )
         super().__init__(
             f"the stored probe cannot be read at {key!r} ({found}): another version of Evervec wrote it, or "
             f"it was edited; measure again with `{again}`"
