@@ -1,7 +1,8 @@
-"""The frame of our self-contained HTML pages, and how text of unknown origin gets into them."""
+"""The frame of our self-contained HTML pages, its tables, and how text of unknown origin gets into them."""
 
 import html
 import re
+from collections.abc import Iterable, Sequence
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #62676d; --paper: #f7f7f5; --card: #fff;
@@ -25,7 +26,7 @@ def document(title: str, style: str, body: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}</body>\n"
+        f"<title>{escaped(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}</body>\n"
         "</html>\n"
     )
 
@@ -42,3 +43,34 @@ def escaped(text: str, longest: int = 600) -> str:
 def isolated(text: str, longest: int = 600) -> str:
     """The same as an element whose writing direction cannot turn what stands around it."""
     return f"<bdi>{escaped(text, longest)}</bdi>"
+
+
+def table(caption: str, heads: Sequence[str], rows: Iterable[str], *, kind: str = "", foot: str = "") -> str:
+    """A table with its caption and column headers, of HTML; rows are `row`s, or bodies that hold some."""
+    named = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    body = "".join(rows)
+    body = body if body.startswith("<tbody") else f"<tbody>{body}</tbody>"
+    return (
+        f"<table{classed(kind)}><caption><span>{caption}</span></caption><thead><tr>{named}</tr></thead>"
+        f"{body}{f'<tfoot>{foot}</tfoot>' if foot else ''}</table>"
+    )
+
+
+def row(head: str, cells: Iterable[str], kind: str = "") -> str:
+    """A row of HTML cells under its header."""
+    return f'<tr{classed(kind)}><th scope="row">{head}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
+
+
+def classed(kind: str) -> str:
+    """The attribute for a class of the style sheet; nothing for none."""
+    return f' class="{kind}"' if kind else ""
+
+
+def dim(content: str) -> str:
+    """HTML in small print."""
+    return f'<span class="dim">{content}</span>'
+
+
+def hidden(text: str) -> str:
+    """Words for those who hear the page."""
+    return f'<span class="hidden">{text}</span>'
