@@ -118,10 +118,13 @@ _MEASURE = (
     _taken("--queries", type=Path, metavar="F.jsonl", help='{"query": "...", "relevant": [ids]} a line'),
     _taken("--label", metavar="SQL", help="a column, or expression: items of one label belong together"),
     _taken(
-        "--families", choices=("all", "linear"), default="all", help="bases to try; linear ones are quick (all)"
+        "--families",
+        choices=("all", "linear"),
+        default="all",
+        help="bases to try; linear: quick (all)",
     ),
     _taken("--cascade", type=_count, metavar="N", help="with cascades of N only (50, 100 and 200)"),
-    _taken("--max-cost", type=_cost, metavar="X", help="money (by price_per_hour:), or a time as 90s, 10m, 2h"),
+    _taken("--max-cost", type=_cost, metavar="X", help="money (by price_per_hour:), or 90s, 10m, 2h"),
     _taken("--max-query-ms", type=_seconds, metavar="MS", help="what may be added to a query (500)"),
 )
 
@@ -217,7 +220,10 @@ _TAKEN: dict[str, tuple[_Argument | _OneOf, ...]] = {
         _WAIT,
         _taken("--budget", type=_budget, metavar="B", help="500rows, 10m, 2h or 2gpuh (all that is left)"),
         _taken(
-            "--order", metavar="O", default="asked", help="asked, residual, newest, random or sql:EXPR (asked)"
+            "--order",
+            metavar="O",
+            default="asked",
+            help="asked, residual, newest, random, sql:EXPR (asked)",
         ),
     ),
     "maintain": (

@@ -4,7 +4,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -23,12 +23,12 @@ from tasks.forecast import Extent, Rates
 from tasks.gate import Gate, Limits, Way, smallest
 from tasks.native import Native
 from tasks.paths import space_of
-from tasks.probed import BackfillCurve, Cost, Fitted, Option, PairPoint, Probed, Verdict
+from tasks.probed import BackfillCurve, Calibrated, Cost, Fitted, Option, PairPoint, Probed, Verdict
 from tasks.project import Project
 from tasks.sampling import Sample
 from tasks.side import SideFeatures
 from tasks.targets import Target
-from tasks.trial import SHARES, Trial, Tried
+from tasks.trial import SHARES, Mixed, Trial, Tried
 
 _PACKAGES = ("torch", "numpy", "scipy", "sentence-transformers")
 _TIMED = 64
@@ -72,6 +72,7 @@ class Measured:
         ways = self._ways(mapping, bridge, cascades)
         verdict = gate.verdict(ways)
         mixed = trial.mixed(mapping.basis) if mapping else None
+        beside = trial.mixed(bridge.basis) if bridge else None
         carried = bridge if verdict.strategy == "bridge" else mapping
         marks = {"status_quo": trial.status_quo, "naive_swap": trial.naive_swap, "ceiling": trial.ceiling}
         return Probed(
@@ -80,7 +81,9 @@ class Measured:
             pairs=len(trial.pairs.old),
             gallery=len(trial.held.gallery.old),
             queries=len(trial.held.truth.relevant),
-            **{name: float(scores.mean()) for name, scores in marks.items()},
+            status_quo=float(trial.status_quo.mean()),
+            naive_swap=float(trial.naive_swap.mean()),
+            ceiling=float(trial.ceiling.mean()),
             intervals={name: trial.bootstrap.interval(scores) for name, scores in marks.items()},
             options=tuple(gate.option(way) for way in ways),
             families=tuple(self._fitted(t, chosen=t in (mapping, bridge)) for t in (*of_rows, *of_queries)),
@@ -88,6 +91,7 @@ class Measured:
             pair_curve_basis=mapping.name if mapping else "",
             backfill=_backfill(mixed.curves) if mixed else (),
             scores=shown.histograms(trial, mapping, bridge),
+            calibrators=(*_calibrated("map", mixed), *_calibrated("bridge", beside)),
             samples=shown.samples(trial, self._sample, self._queries, carried, texts=samples),
             rows_per_second=self._rates.encoded,
             too_long=self._too_long(),
@@ -255,6 +259,7 @@ def reused(
         pair_curve_basis="",
         backfill=(),
         scores=(),
+        calibrators=(),
         samples=(),
         rows_per_second=0.0,
         too_long=0,
@@ -300,6 +305,11 @@ def _head_of(snapshot: Snapshot) -> Commit:
     if snapshot.head is None:
         raise ValueError(f"{snapshot.root} is empty")
     return snapshot.head
+
+
+def _calibrated(strategy: Literal["bridge", "map"], mixed: Mixed | None) -> Iterator[Calibrated]:
+    for origin, found in (mixed.calibrations if mixed else {}).items():
+        yield Calibrated(strategy, origin, found.scores, found.relevance)
 
 
 def _backfill(curves: Mapping[str, tuple[float, ...]]) -> tuple[BackfillCurve, ...]:

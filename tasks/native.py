@@ -136,7 +136,10 @@ def _among(stored: np.ndarray, key: bytes) -> bool:
 def _taken(found: Native, table: pa.Table, known: dict[bytes, np.ndarray], dim: int) -> pa.Table:
     """Take over what a batch of the stream holds; the rows that are new to the spool."""
     found.fresh += int(pc.sum(table["fresh"]).as_py() or 0)
-    new: tuple[list[str], list[int], list[bytes], list[np.ndarray]] = ([], [], [], [])
+    ids: list[str] = []
+    numbers: list[int] = []
+    keys: list[bytes] = []
+    made: list[np.ndarray] = []
     columns = (table[n].to_pylist() for n in ("item_id", "text", "chunks", "reject"))
     offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(table["vectors"]).to_numpy())])
     flat = table["vectors"].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
@@ -150,9 +153,11 @@ def _taken(found: Native, table: pa.Table, known: dict[bytes, np.ndarray], dim: 
         for number, key in enumerate(hashes):
             if key in known:
                 vectors[number] = known[key]
-            else:
-                for column, value in zip(new, (item_id, number, key, vectors[number]), strict=True):
-                    column.append(value)  # type: ignore[arg-type]
+                continue
+            ids.append(item_id)
+            numbers.append(number)
+            keys.append(key)
+            made.append(vectors[number])
         texts = [text[c["start"] : c["end"]] for c in chunks] if text is not None else []
         found.items[item_id] = Chunks(hashes, vectors, texts)
-    return kept_table(new[0], new[1], new[2], np.asarray(new[3], np.float32).reshape(-1, dim))
+    return kept_table(ids, numbers, keys, np.asarray(made, np.float32).reshape(-1, dim))

@@ -49,4 +49,4 @@ def _is_outdated(snapshot: Snapshot, probed: Probed) -> bool:
     since = snapshot.history()
     rows = zip(*(since[n].to_pylist() for n in ("version", "added", "updated", "deleted")), strict=True)
     changed = sum(a + u + d for version, a, u, d in rows if version > probed.version)
-    return changed > MOST_CHANGED * max(probed.items, 1)
+    return bool(changed > MOST_CHANGED * max(probed.items, 1))

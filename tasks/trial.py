@@ -23,6 +23,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MIXED = (0.1, 0.5, 0.9)
 _CURVE = (250, 500, 1_000, 2_000, 4_000, 8_000)
 _SEED = 0
+_TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Trial:
     def depth(self, cascade: int) -> int:
         """Rows of the gallery that stand for the candidates of a cascade over the whole collection."""
         rows = len(self.held.gallery.old)
-        share = min(1.0, rows / max(self._rows, 1)) ** DEPTH_GROWS
+        share: float = min(1.0, rows / max(self._rows, 1)) ** DEPTH_GROWS
         return min(rows, max(measure.K, round(cascade * share)))
 
     def cascaded(self, basis: Basis, cascade: int) -> np.ndarray:
@@ -192,19 +193,24 @@ class Trial:
         return [*points, (len(self.pairs.old), chosen.scores)]
 
     def mixed(self, basis: Basis) -> Mixed:
-        """Mapped rows with more and more encoded ones among them, in one ranking."""
-        side = self.held.gallery.side if basis.side else None
+        """Rows by a basis with more and more encoded ones among them, in one ranking.
+
+        Of a bridge these are rows of two spaces, so that there is no ranking, and no curve, of raw scores.
+        """
         random = np.random.default_rng(_SEED).permutation(len(self.held.gallery.old))
+        recall = self.recall(basis)
+        if basis.direction == "queries":
+            return Mixed({}, self._calibrations(recall, random, "bridged"))
+        side = self.held.gallery.side if basis.side else None
         orders = {
             "random": random,
             "residual": np.argsort(-basis.residuals(self.held.gallery.old, side), kind="stable"),
         }
-        mapped = self.recall(basis)
         curves = {
-            name: tuple(float(self._scored(self._mixture(mapped, order, s)).mean()) for s in SHARES)
+            name: tuple(float(self._scored(self._mixture(recall, order, s)).mean()) for s in SHARES)
             for name, order in orders.items()
         }
-        return Mixed(curves, self._calibrations(mapped, random))
+        return Mixed(curves, self._calibrations(recall, random, "mapped"))
 
     def _mixture(self, mapped: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
         native = order[: round(share * len(order))]
@@ -212,27 +218,28 @@ class Trial:
         mixed[:, native] = self.native[:, native]
         return mixed
 
-    def _calibrations(self, mapped: np.ndarray, order: np.ndarray) -> dict[str, Calibration]:
-        """A calibration of each origin, if a half of the queries shows that they help the other half."""
-        half = np.arange(len(mapped)) % 2 == 0
-        fitted = {"mapped": self._isotonic(mapped, half), "encoded": self._isotonic(self.native, half)}
-        if None in fitted.values():
+    def _calibrations(self, recall: np.ndarray, order: np.ndarray, origin: str) -> dict[str, Calibration]:
+        """A calibration of each origin, if a half of the queries shows that they help the other half.
+
+        What they are to beat: raw scores in one ranking, or by a bridge its own rows alone.
+        """
+        half = np.arange(len(recall)) % 2 == 0
+        of_recall, of_native = self._isotonic(recall, half), self._isotonic(self.native, half)
+        if of_recall is None or of_native is None:
             return {}
         gains = []
         for share in _MIXED:
             native = order[: round(share * len(order))]
-            plain = self._mixture(mapped, order, share)
-            better = np.empty(plain.shape)
-            for origin, scores in (("mapped", mapped), ("encoded", self.native)):
-                columns = native if origin == "encoded" else np.setdiff1d(np.arange(plain.shape[1]), native)
-                better[:, columns] = by_relevance(fitted[origin], scores[:, columns])
+            plain = recall if origin == "bridged" else self._mixture(recall, order, share)
+            better = of_recall.apply(recall) + _TIE * recall
+            better[:, native] = of_native.apply(self.native[:, native]) + _TIE * self.native[:, native]
             gains.append(self._scored(better) - self._scored(plain))
         gain = np.mean(gains, axis=0)[~half]
         if Bootstrap(len(gain), _SEED).interval(gain)[0] <= 0:
             return {}
-        every = np.ones(len(mapped), bool)
-        final = {"mapped": self._isotonic(mapped, every), "encoded": self._isotonic(self.native, every)}
-        return {origin: found for origin, found in final.items() if found is not None}
+        every = np.ones(len(recall), bool)
+        final = {origin: self._isotonic(recall, every), "encoded": self._isotonic(self.native, every)}
+        return {name: found for name, found in final.items() if found is not None}
 
     def _isotonic(self, scores: np.ndarray, queries: np.ndarray) -> Calibration | None:
         """Relevance by score, from the first fifty rows of each of some queries."""
@@ -249,10 +256,3 @@ class Trial:
 
     def _scored(self, similarities: np.ndarray) -> np.ndarray:
         return self.held.truth.score(measure.best_of_items(similarities, self.held.first))
-
-
-def by_relevance(calibration: "Calibration | None", scores: np.ndarray) -> np.ndarray:
-    """Calibrated scores, equal ones kept in the order of the raw ones; float64 of their shape."""
-    if calibration is None:
-        raise ValueError("scores of several origins are only compared through calibrations")
-    return calibration.apply(scores) + 1e-6 * scores

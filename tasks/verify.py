@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from storage import arrays, maintenance
+from storage import arrays, generations
 from storage.commits import Release
 from storage.locks import Lease
 from storage.places import Place
@@ -28,7 +28,9 @@ def require_recall(lake: Place, snapshot: Snapshot, release: Release, run_id: st
     if found >= LEAST_RECALL:
         return snapshot
     started = datetime.now(UTC)
-    snapshot = maintenance.new_generation(lake, snapshot, release.space_id, run_id, started, lease)
+    snapshot = generations.make(
+        lake, snapshot, release.space_id, verb="upgrade", run_id=run_id, started_at=started, lease=lease
+    )
     found = recall(lake, snapshot, release)
     if found < LEAST_RECALL:
         raise GateRefused(

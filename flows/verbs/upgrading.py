@@ -110,8 +110,8 @@ def backfill(options: argparse.Namespace) -> int:
     else:
         folded = f", {report.folded:,} taken from what searches had encoded" if report.folded else ""
         print(
-            f"{name}: {report.reencoded:,} rows encoded into {report.space_id}{folded}, {report.rejected:,} items "
-            f"rejected, {report.seconds:.1f} s"
+            f"{name}: {report.reencoded:,} rows encoded into {report.space_id}{folded}, "
+            f"{report.rejected:,} items rejected, {report.seconds:.1f} s"
         )
         print(
             f"coverage {report.coverage_before:.1%} before, {report.coverage_after:.1%} after; "
@@ -136,8 +136,8 @@ def probe_sentences(found: "Probed") -> list[str]:
     }
     return [
         f"{found.collection}: {found.from_space} → {found.to_space} ({found.to_encoder})",
-        f"{found.metric} by {tiers[found.tier]}: {found.queries:,} held-out queries, {found.gallery:,} held-out "
-        f"rows, {found.pairs:,} other pairs to fit on, of {found.rows:,} rows",
+        f"{found.metric} by {tiers[found.tier]}: {found.queries:,} held-out queries, {found.gallery:,} "
+        f"held-out rows, {found.pairs:,} other pairs to fit on, of {found.rows:,} rows",
     ]
 
 
@@ -189,8 +189,8 @@ def _ask(options: argparse.Namespace, project: "Project") -> "ProbeAsk":
     unit, amount = options.max_cost or ("", None)
     if unit == "money" and settings.price_per_hour is None:
         raise usage(
-            f"--max-cost {amount:g} is money, and collection {options.collection!r} has no `price_per_hour:`; "
-            "set it, or give a time, as --max-cost 30m"
+            f"--max-cost {amount:g} is money, and collection {options.collection!r} has no "
+            "`price_per_hour:`; set it, or give a time, as --max-cost 30m"
         )
     limits = Limits(
         seconds=amount if unit == "seconds" else None,
