@@ -9,8 +9,7 @@ from tasks import charts, wording
 from tasks.charts import Axis, Line
 from tasks.markup import dim, escaped, hidden, isolated, row, table
 from tasks.probed import BackfillCurve, Fitted, Probed, Sample, SampleHit, Scores
-from tasks.report_options import STRATEGIES, figure, levels, scored, scrolled
-from tasks.report_verdict import measured_on
+from tasks.report_parts import STRATEGIES, figure, levels, measured_on, scored, scrolled
 from tasks.wording import NOTHING, count, duration, percent, score, span
 
 _ORIGINS = {
@@ -169,6 +168,7 @@ def _sample(probed: Probed, sample: Sample, number: int) -> str:
     asked = "" if sample.query is None else isolated(sample.query, _LONGEST_TEXT)
     if sample.item_id is not None:
         asked += f" {dim(f'item {isolated(sample.item_id, 120)}')}"
+    asked = asked or dim("a query whose text was not kept; --samples keeps it")
     how = f"as the verdict says: {isolated(wording.name(probed.chosen))}" if probed.chosen else "not chosen"
     columns = (
         _column("Today", "old queries, old rows", sample.old, sample.new),

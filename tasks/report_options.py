@@ -3,43 +3,13 @@
 from collections.abc import Sequence
 
 from tasks import charts, wording
-from tasks.charts import Axis, Level, Spot
+from tasks.charts import Axis, Spot
 from tasks.markup import dim, hidden, isolated, row, table
 from tasks.probed import Option, Probed
-from tasks.report_verdict import measured_on
+from tasks.report_parts import STRATEGIES, figure, levels, measured_on, scored, scrolled
 from tasks.wording import NOTHING, count, duration, milliseconds, money, percent, score, signed, size, span
 
-STRATEGIES = {
-    "bridge": "bridge: queries mapped into the old space",
-    "map": "map: stored rows mapped into the new space",
-    "reuse": "reuse: new queries, old rows",
-    "reencode": "reencode: everything encoded again",
-}
 _LONGEST_NAME = 46
-
-
-def levels(probed: Probed) -> list[Level]:
-    """What every chart compares with."""
-    return [
-        Level("status quo", probed.status_quo, probed.intervals["status_quo"]),
-        Level("ceiling", probed.ceiling, probed.intervals["ceiling"]),
-    ]
-
-
-def scored(value: float, interval: tuple[float, float], axis: Axis, probed: Probed, kind: str) -> list[str]:
-    """Two cells: the score with its interval, and the same as a strip."""
-    number = f"<strong>{score(value)}</strong> {dim(span(interval))}"
-    return [number, charts.strip(value, interval, axis, levels(probed), kind)]
-
-
-def scrolled(content: str, label: str) -> str:
-    """A wide table that scrolls by itself on a small screen, with the keyboard too."""
-    return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{content}</div>'
-
-
-def figure(content: str, caption: str, probed: Probed) -> str:
-    """A figure whose caption ends with what it was measured on."""
-    return f"<figure>{content}<figcaption>{caption}{measured_on(probed)}</figcaption></figure>"
 
 
 def table_of_options(probed: Probed) -> str:

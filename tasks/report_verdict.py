@@ -3,6 +3,7 @@
 from tasks import wording
 from tasks.markup import dim, hidden, isolated, row, table
 from tasks.probed import Interval, Option, Probed
+from tasks.report_parts import measured_on
 from tasks.wording import NOTHING, count, duration, milliseconds, money, percent, score, size, span
 
 
@@ -86,8 +87,3 @@ def _costs(probed: Probed, beside: Option | None) -> str:
 def _rows(option: Option, rows: int) -> str:
     encoded = option.cost.encode_rows
     return f"{count(encoded)} ({percent(encoded / max(1, rows))})" if encoded else "none"
-
-
-def measured_on(probed: Probed) -> str:
-    """Sample size and tier in small print, to stand under numbers."""
-    return dim(isolated(wording.measured_on(probed)))
