@@ -26,7 +26,7 @@ from storage.remote import Remote
 
 logger = logging.getLogger(__name__)
 
-Name = Literal["ingest", "maintain", "commit"]
+Name = Literal["ingest", "maintain", "upgrade", "commit"]
 
 
 class Lease(Protocol):
@@ -41,8 +41,8 @@ class Lease(Protocol):
 def lock(collection: Place, name: Name, *, wait: float = 0.0) -> Iterator[Lease]:
     """Hold a lease of the collection; after `wait` seconds in vain raise `LakeBusy` naming the holder.
 
-    `ingest` (which also retry and import take) and `maintain` are job leases; `commit` is held for one
-    window only.
+    `ingest` (which also retry and import take), `maintain` and `upgrade` are job leases; `commit` is held
+    for one window only.
     """
     owner = {
         "host": socket.gethostname(),

@@ -84,8 +84,8 @@ STEPS = {
         "storage.compaction:compact", cases={"maintain": (1, 2), "purge": (1,)}
     ),
     "a generation is built": Step("storage.indexing:build", cases=UPKEEP),
-    "a generation has caught up": Step("storage.maintenance:_caught_up", cases=UPKEEP),
-    "a generation is published": Step("storage.maintenance:new_generation", cases={"maintain": (1,)}),
+    "a generation has caught up": Step("storage.generations:caught_up", cases=UPKEEP),
+    "a generation is published": Step("storage.generations:make", cases={"maintain": (1,)}),
     "masks are joined and versions let go": Step("storage.maintenance:_settle", cases={"maintain": (1,)}),
     "a checkpoint has lost its seal": Step(
         f"{PLACES}:remove", _in("_checkpoints", ".json"), linked=True, cases={"maintain": (1,)}
