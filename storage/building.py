@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from storage import arrays, generations, parquet
 from storage.commits import Commit, Counts, Origins, Release, succeeding
-from storage.drafting import discard, drafting
+from storage.drafting import discard, drafting, require_there
 from storage.errors import CommitConflict, NoSuchRelease
 from storage.locks import Lease
 from storage.parquet import DataFile
@@ -113,6 +113,7 @@ def append(
     try:
         for one in appended:
             _require_alike(one, release)
+        require_there(root, written)
         with drafting(root, known, lease) as draft:
             now = draft.before
             appended = [one for one in appended if one.written.path not in now.state.files]

@@ -367,9 +367,9 @@ def test_a_lost_lease_stops_maintenance(tale, lake, monkeypatch):
         (root / "_locks/maintain.owner.json").write_text(json.dumps({"nonce": "another"}))
         with pytest.raises(CommitConflict, match="was lost"):
             maintenance.carry_out(lake, snapshot, work, Retention(14, 1), "run", lease)
+        facts = {"verb": "maintain", "run_id": "run", "started_at": datetime.now(UTC), "lease": lease}
         with pytest.raises(CommitConflict, match="was lost"):
-            work = {"verb": "maintain", "run_id": "run", "started_at": datetime.now(UTC)}
-            generations.make(lake, snapshot, tale.toy.SPACE, **work, lease=lease)
+            generations.make(lake, snapshot, tale.toy.SPACE, **facts)
     assert tale.head.version == version
     tale.is_live()
 
