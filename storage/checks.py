@@ -99,7 +99,7 @@ class Rows:
             live = self._relation(connection, "vectors", space)
             twice = f"SELECT item_id FROM {live} GROUP BY item_id, chunk_no HAVING count(*) > 1"
             yield from self._named(connection, twice, "vectors", space, "has chunks that are live twice")
-            if self._is_whole("vectors", space):
+            if self._is_whole("vectors", space) and space in self.one.head.indexes:
                 holes = (
                     f"SELECT item_id FROM {live} GROUP BY item_id "
                     "HAVING min(chunk_no) <> 0 OR max(chunk_no) + 1 <> count(DISTINCT chunk_no)"

@@ -54,12 +54,7 @@ class Draft:
             )
         known = {f.path for r in self.before.head.releases for f in r.files} if self.before.head else set()
         beside = [f for r in record.releases for f in r.files if f.path not in known]
-        for file in (*record.added_files(), *beside):
-            if not places.exists(root / file.path):
-                raise CommitConflict(
-                    f"{root / file.path} was swept away before it was committed: this process must have "
-                    "slept for long. Nothing of this window was kept; run the command again"
-                )
+        require_there(root, (*record.added_files(), *beside))
         log = Log(root)
         if isinstance(root, Path) and isinstance(log.directory, Path):
             places.make_directory(log.directory)
@@ -73,6 +68,16 @@ class Draft:
             except (OSError, StorageError) as error:  # the commit stands; only opening it costs more
                 logger.warning("no checkpoint of version %d could be written (%s)", record.number, error)
         return after
+
+
+def require_there(root: Place, files: Iterable[DataFile]) -> None:
+    """Raise `CommitConflict` if a file that is to be committed is not there any more."""
+    for file in files:
+        if not places.exists(root / file.path):
+            raise CommitConflict(
+                f"{root / file.path} was swept away before it was committed: this process must have "
+                "slept for long. Nothing of this window was kept; run the command again"
+            )
 
 
 @contextmanager

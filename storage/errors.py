@@ -6,7 +6,7 @@ StorageError
 ├── Damaged              a record or file is not what the log says it is
 ├── NewerFormat          a later version of Evervec wrote what is to be read
 ├── VersionGone          a version that retention or a purge has taken
-├── NoSuchRelease        a release that is not there, or has no vectors any more
+├── NoSuchRelease        a release that is not there (yet), or has no vectors any more
 ├── UnreadableTable      a foreign Parquet, CSV or JSONL file cannot be used
 └── QueryRefused         SQL that is not one read-only statement, or that DuckDB rejects
 """
@@ -65,7 +65,7 @@ class VersionGone(StorageError):
 
 
 class NoSuchRelease(StorageError):
-    """A release that does not exist, or was retired."""
+    """A release that does not exist, was retired, or is still being built."""
 
     exit_code = 2
 

@@ -94,6 +94,9 @@ class Kept:
         self._seen: set[str] = set()
         self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
 
+    def __len__(self) -> int:
+        return sum(len(hashes) for hashes, _ in self._blocks)
+
     def refresh(self) -> None:
         """Read the files that came since. One that cannot be used is passed over, with one warning."""
         there = set(files(self._root, self._space_id))

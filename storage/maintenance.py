@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from storage import arrays, checkpoints, compaction, indexing, parquet, places, retention
-from storage.commits import IndexVersion, Release, succeeding
+from storage import checkpoints, compaction, generations, indexing, parquet, places, retention
+from storage.commits import Release, succeeding
 from storage.drafting import drafting
 from storage.errors import CommitConflict
 from storage.kept import SPOOLS
@@ -23,7 +20,6 @@ from storage.places import Entry, Place
 from storage.remote import Remote
 from storage.retention import Retention
 from storage.snapshot import Snapshot
-from storage.vectors import Index
 
 MOST_INDEX_FILES = 200
 """Files of an index beyond which the next generation is made: about 50 commits' worth."""
@@ -122,7 +118,9 @@ def carry_out(
         done.rewritten += len(group.files) if after.version > head.version else 0
         head = after
     for space in work.indexes:
-        head = new_generation(lake, head, space, run_id, started, lease)
+        head = generations.make(
+            lake, head, space, verb="maintain", run_id=run_id, started_at=started, lease=lease
+        )
         done.indexes.append(space)
     head, done.retired = _settle(head, work, keep, run_id, started, lease)
     files, tables = retention.unneeded(lake, head)
@@ -166,47 +164,6 @@ def _settle(
         return after, [r.release for r in retire]
 
 
-def new_generation(
-    lake: Place, snapshot: Snapshot, space_id: str, run_id: str, started: datetime, lease: Lease
-) -> Snapshot:
-    """Make the index of a space anew from Parquet, and a version that names it; the new head."""
-    built = indexing.build(lake, snapshot, space_id)
-    with drafting(snapshot.root, snapshot, lease) as draft:
-        now = draft.before
-        if now.head is None or space_id not in now.head.indexes:
-            return now
-        named = _caught_up(lake, snapshot, now, space_id, built)
-        record = succeeding(now.head, verb="maintain", run_id=run_id, started_at=started)
-        return draft.publish(record.model_copy(update={"indexes": {**record.indexes, space_id: named}}))
-
-
-def _caught_up(
-    lake: Place, before: Snapshot, now: Snapshot, space_id: str, built: IndexVersion
-) -> IndexVersion:
-    """The new table with what was committed while it was built."""
-    touched = sorted(_touched(before, now, space_id))
-    if not touched or now.head is None:
-        return built
-    rows = indexing.rows_of(lake, now, space_id, touched)
-    after = Index(lake, built.table).write(built, rows.schema, touched, rows)
-    return after.model_copy(update={"files": (*built.files, *after.files)})
-
-
-def _touched(before: Snapshot, now: Snapshot, space_id: str) -> set[str]:
-    """Items with rows that came or went between two versions (without a compaction between them)."""
-    ids: set[str] = set()
-    for live in (*now.live_files("items"), *now.live_files("vectors", space_id)):
-        if live.since > before.version:
-            ids.update(parquet.read(now.root, live.file, ["item_id"])["item_id"].to_pylist())
-            continue
-        old = before.masked.get(live.file.path, np.empty(0, np.int64))
-        new = np.setdiff1d(now.masked.get(live.file.path, np.empty(0, np.int64)), old)
-        if len(new):
-            column = parquet.read(now.root, live.file, ["item_id"])["item_id"]
-            ids.update(column.take(arrays.from_numpy(new, pa.int64())).to_pylist())
-    return ids
-
-
 def purge(lake: Place, snapshot: Snapshot, run_id: str, ingest: Lease, maintain: Lease) -> Maintained:
     """Make deletion real: after it no file of the collection holds what is not live now.
 
@@ -231,8 +188,15 @@ def purge(lake: Place, snapshot: Snapshot, run_id: str, ingest: Lease, maintain:
                 f"rows of collection {root.name!r} were masked while it was purged; nothing was removed yet. "
                 "Run the command again"
             )
+        if now.head.indexes.keys() != built.keys():
+            raise CommitConflict(
+                f"an index of collection {root.name!r} was made while it was purged; nothing was removed "
+                "yet. Run the command again"
+            )
         number = now.head.number + 1
-        indexes = {space: _caught_up(lake, head, now, space, index) for space, index in built.items()}
+        indexes = {
+            space: generations.caught_up(lake, head, now, space, index) for space, index in built.items()
+        }
         record = succeeding(now.head, verb="purge", run_id=run_id, started_at=started)
         after = draft.publish(
             record.model_copy(

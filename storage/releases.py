@@ -67,13 +67,21 @@ def missing(snapshot: Snapshot, release: Release) -> pa.Array:
 
 
 def make_live(root: Place, number: int, verb: Verb, run_id: str) -> Switched:
-    """Make a release live; one that is so already stays so, without a commit. Raises `NoSuchRelease`."""
+    """Make a release live; one that is so already stays so, without a commit.
+
+    Raises `NoSuchRelease`, also for one that is still being built.
+    """
     started = datetime.now(UTC)
     with drafting(root) as draft:
         release = find(draft.before, number)
         head = draft.before.head
         if head is None or head.live_release == number:
             return Switched(number, number, draft.before.version)
+        if release.space_id not in head.indexes:
+            raise NoSuchRelease(
+                f"release {number} of collection {root.name!r} is not built yet: {release.space_id} has no "
+                f"index, and searches would not find its vectors. Finish it: evervec upgrade {root.name}"
+            )
         record = succeeding(head, verb=verb, run_id=run_id, started_at=started)
         moved = release.model_copy(update={"version": record.number})
         releases = tuple(moved if r.release == number else r for r in head.releases)

@@ -212,7 +212,7 @@ class _Weighed:
     def _short(self, space: str) -> str:
         """SQL for the items that lost vectors of a space with a file."""
         held = f"(SELECT * FROM live_vectors WHERE space = '{space}')"
-        if space not in self._torn:
+        if space in self._head.indexes and space not in self._torn:
             keys = f"(SELECT * FROM _lake.keys WHERE space = '{space}')"
             return f"SELECT item_id FROM {keys} ANTI JOIN {held} v USING (item_id, chunk_no)"
         # nobody knows how many chunks there were: the last one must reach the end of the text

@@ -14,7 +14,7 @@ from storage.checkpoints import Checkpoint
 from storage.commits import Commit, IndexVersion, Log
 from storage.errors import Damaged, VersionGone
 from storage.fold import Fold, LiveFile, label
-from storage.parquet import DataFile
+from storage.parquet import ROW_GROUP, DataFile
 from storage.places import Place
 from storage.schemas import Kind
 
@@ -195,6 +195,35 @@ class Snapshot:
                 table = table.take(arrays.from_numpy(positions, pa.int64()))
             yield file, positions, table
 
+    def batches(
+        self, kind: Kind, columns: Sequence[str], space_id: str | None = None, rows: int = ROW_GROUP
+    ) -> Iterator[tuple[DataFile, np.ndarray, pa.Table]]:
+        """Like `read`, about `rows` of a file at a time, so that memory does not grow with the files.
+
+        With `item_id` among the columns no item is cut: its rows, as far as they lie together in the file,
+        come together. No table is empty.
+        """
+        for file in self.files(kind, space_id):
+            pieces = self._pieces(file, columns, rows)
+            for positions, table in _between_items(pieces) if "item_id" in columns else pieces:
+                yield file, positions, table
+
+    def _pieces(
+        self, file: DataFile, columns: Sequence[str], rows: int
+    ) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """The live rows of a file with their positions, as they are read."""
+        masked, at = self.masked.get(file.path, np.empty(0, np.int64)), 0
+        for table in parquet.batches(self.root, file, columns, rows):
+            end = at + table.num_rows
+            positions = np.arange(at, end)
+            gone = masked[slice(*np.searchsorted(masked, [at, end]))]
+            if len(gone):
+                positions = np.delete(positions, gone - at)
+                table = table.take(arrays.from_numpy(positions - at, pa.int64()))
+            at = end
+            if len(positions):
+                yield positions, table
+
     def positions_of_rejects(self, keys: pa.Array) -> Iterator[tuple[str, np.ndarray]]:
         """Like `positions_of`, by item id, or by uri where a reject has no id."""
         if len(keys) == 0:
@@ -263,6 +292,23 @@ class Snapshot:
             if not native.all():
                 positions, table = positions[native], table.filter(arrays.from_numpy(native, pa.bool_()))
             yield file, positions, table
+
+
+def _between_items(
+    pieces: Iterator[tuple[np.ndarray, pa.Table]],
+) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """The same rows, cut where one item ends and the next begins."""
+    held: tuple[np.ndarray, pa.Table] | None = None
+    for positions, table in pieces:
+        if held is not None:
+            positions, table = np.concatenate([held[0], positions]), pa.concat_tables([held[1], table])
+        others = pc.not_equal(table["item_id"], table["item_id"][-1]).combine_chunks()
+        end = int(np.flatnonzero(arrays.to_numpy(others)).max(initial=-1)) + 1
+        if end:
+            yield positions[:end], table.slice(0, end)
+        held = positions[end:], table.slice(end)
+    if held is not None:
+        yield held
 
 
 def _checkpoint(log: Log, newest: int) -> Checkpoint | None:

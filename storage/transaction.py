@@ -94,7 +94,7 @@ def commit(
                     "items": items,
                     "vectors": {space: files for space, files in vectors.items() if files},
                     "rejects": rejects,
-                    "deletes": _write(written, root, "data/deletes", _deletes_table(masks)),
+                    "deletes": _write(written, root, "data/deletes", deletes_table(masks.all)),
                     "indexes": _write_indexes(lake, draft.before, window),
                 }
             )
@@ -122,6 +122,11 @@ class _Masks:
     items: Positions
     vectors: dict[str, Positions]
     rejects: Positions
+
+    @property
+    def all(self) -> Positions:
+        of_vectors = (part for positions in self.vectors.values() for part in positions)
+        return [*self.items, *of_vectors, *self.rejects]
 
 
 def _masks(before: Snapshot, window: Window) -> _Masks:
@@ -180,8 +185,8 @@ def _require_unchanged(before: Snapshot, window: Window) -> None:
             )
 
 
-def _deletes_table(masks: _Masks) -> pa.Table | None:
-    parts = [*masks.items, *(p for positions in masks.vectors.values() for p in positions), *masks.rejects]
+def deletes_table(parts: Positions) -> pa.Table | None:
+    """Rows of a deletes file that mask these; None if there are none."""
     if not parts:
         return None
     paths = [path for path, positions in parts for _ in range(len(positions))]
@@ -190,7 +195,10 @@ def _deletes_table(masks: _Masks) -> pa.Table | None:
 
 
 def _write_indexes(lake: Place, before: Snapshot, window: Window) -> dict[str, IndexVersion]:
-    """The index of every space, holding what the window makes of it."""
+    """The index of every space, holding what the window makes of it.
+
+    A space that is being built has none, and gets none here: `building.index` makes it of all its rows.
+    """
     head = before.head
     named = dict(head.indexes) if head else {}
     releases = {r.space_id: r for r in (window.release, *(head.releases if head else ())) if not r.retired}
@@ -200,6 +208,8 @@ def _write_indexes(lake: Place, before: Snapshot, window: Window) -> dict[str, I
         gone = [*window.deleted, *_ids(window.items), *_ids(rows)] if space in named else []
         if space in named and not gone:
             written[space] = named[space].model_copy(update={"files": ()})
+            continue
+        if head is not None and space in head.spaces and space not in named:
             continue
         schema = index_schema(release.dim, window.attributes)
         if rows is None:

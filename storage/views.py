@@ -113,7 +113,7 @@ def chunks(connection: Any, one: Bound) -> str:
 
 def index_rows(connection: Any, one: Bound, space: str, only: str | None = None) -> str:
     """SQL for the rows that the index of a space must hold; of the items in the table `only`, if given."""
-    dim = next(r.dim for r in one.head.releases if r.space_id == space)
+    dim = _dim(one, space)
     flat = "".join(f", i.attributes.{quoted(a)} AS {quoted(a)}" for a in one.head.attributes)
     chosen = f" SEMI JOIN {only} o USING (item_id)" if only else ""
     return (
@@ -123,6 +123,11 @@ def index_rows(connection: Any, one: Bound, space: str, only: str | None = None)
         f"FROM (SELECT * FROM {relation(connection, one, 'vectors', space)}{chosen}) v "
         f"JOIN {relation(connection, one, 'items')} i ON i.item_id = v.item_id"
     )
+
+
+def _dim(one: Bound, space: str | None) -> int:
+    """Components of the vectors of a space; of the live one, if no release has it."""
+    return next((r.dim for r in one.head.releases if r.space_id == space), one.head.live.dim)
 
 
 def relation(connection: Any, one: Bound, kind: Kind, space: str | None = None) -> str:
@@ -205,7 +210,7 @@ def _empty(connection: Any, one: Bound, kind: Kind, space: str | None) -> str:
     fields = [(n, pa.string()) for n in one.head.attributes]
     schemas = {
         "items": items_schema(pa.struct(fields), one.head.modality),
-        "vectors": vectors_schema(one.head.live.dim),
+        "vectors": vectors_schema(_dim(one, space)),
         "rejects": REJECTS,
     }
     name = f"_lake.{quoted(f'no_{kind}_{one.name}_{space or str()}')}"

@@ -130,7 +130,7 @@ def smallest(tried: list[Tried], bootstrap: Bootstrap) -> Tried | None:
         return None
     best = max(tried, key=lambda one: float(one.scores.mean()))
     near = [one for one in tried if one is best or bootstrap.interval(best.scores - one.scores)[0] <= 0]
-    return min(near, key=lambda one: one.basis.parameters)
+    return min(near, key=lambda one: (one.basis.parameters, -float(one.scores.mean())))
 
 
 def _is_free(way: Way) -> bool:

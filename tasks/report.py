@@ -26,7 +26,8 @@ _GLOSSARY = {
     "answers, and a slower query until they are kept.",
 }
 _MEASURED = (
-    "Pairs, rows searched and queries are disjoint, so nothing was measured on what it was fitted on. "
+    "The pairs that bases were fitted on share no item with the queries and the rows searched, and a query "
+    "that is an item does not find itself. "
     "Intervals are 95 % intervals from a bootstrap over the queries; gains are paired, query by query, with "
     "the status quo. Gap closed is (score − status quo) / (ceiling − status quo). Before it is used, the "
     "basis of the verdict is fitted once more on all pairs; the numbers here stay the held-out ones."

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 
-from storage import bases, transaction
-from storage.commits import BasisFile, Release
+from storage import bases, building, parquet, transaction
+from storage.commits import BasisFile, Counts, Release
 from storage.schemas import CONTENT_HASH, REJECTS, index_schema, items_schema, vectors_schema
 from storage.snapshot import Snapshot
 from storage.vectors import Index
@@ -194,6 +194,34 @@ def basis(root, direction="rows", content=b"weights", basis_id="b" * 64):
     )
 
 
+def carry(snapshot, *, rows=4, origin="mapped"):
+    """Files with what the second space lacks of the first: its vectors are beginnings of their sources."""
+    root, columns = snapshot.root, [n for n in vectors_schema(DIM).names if n != "vector"]
+    have = {row[:2] for row in read_vectors(snapshot, SECOND_SPACE)}
+    for source, positions, table in snapshot.batches("vectors", [*columns, "vector"], SPACE, rows):
+        keys = zip(table["item_id"].to_pylist(), table["chunk_no"].to_pylist(), strict=True)
+        new = np.array([key not in have for key in keys])
+        if new.any():
+            kept = [row for row, lacks in zip(table.to_pylist(), new, strict=True) if lacks]
+            changes = {"origin": origin, "basis_id": "b" * 64, "residual": 0.5}
+            made = [{**row, **changes, "vector": row["vector"][:SECOND_DIM]} for row in kept]
+            written = pa.Table.from_pylist(made, vectors_schema(SECOND_DIM))
+            file = parquet.write(root, f"data/vectors/{SECOND_SPACE}", written)
+            yield building.Appended(source.path, positions[new], file)
+
+
+def mapping(root, **changes):
+    """A release that is to be mapped into the second space."""
+    given = {"strategy": "map", "basis": basis(root), "upgraded_from": 1, "cascade": 50}
+    return SECOND.model_copy(update={**given, **changes})
+
+
+def append(lake, known, appended, lease, release=SECOND, **more):
+    """Commit such files."""
+    given = {"run_id": "run", "started_at": NOW, "counts": Counts(chunks=1), **more}
+    return building.append(lake, known, release, appended, lease=lease, **given)
+
+
 def read_vectors(snapshot, space=SPACE):
     """The live chunks of a space: (item_id, chunk_no, start, end, vector), sorted."""
     columns = ["item_id", "chunk_no", "chunk_start", "chunk_end", "vector"]
@@ -223,12 +251,16 @@ def read_index(lake, head, space=SPACE):
     return sorted(rows, key=lambda row: row[:2])
 
 
-def assert_space_is(lake, snapshot, items, space=SPACE, dim=DIM):
-    """Vectors and index of a space hold the chunks of these items and no others."""
+def assert_space_is(lake, snapshot, items, space=SPACE, dim=DIM, *, indexed=True):
+    """Vectors and index of a space hold the chunks of these items and no others; or it has no index yet."""
     chunks = [row for _, _, row in _chunk_rows(items, dim)]
     columns = ("item_id", "chunk_no", "chunk_start", "chunk_end")
     expected = sorted((*(r[c] for c in columns), tuple(r["vector"])) for r in chunks)
     assert read_vectors(snapshot, space) == expected
+    if not indexed:
+        assert space not in snapshot.head.indexes
+        assert snapshot.head.spaces[space].rows == len(chunks)
+        return
     rows = [
         (r["item_id"], r["chunk_no"], text, item.n, tuple(r["vector"]))
         for item, text, r in _chunk_rows(items, dim)
@@ -329,13 +361,16 @@ def toy():
         SECOND_DIM=SECOND_DIM,
         SECOND_SPACE=SECOND_SPACE,
         SPACE=SPACE,
+        append=append,
         assert_is=assert_is,
         assert_space_is=assert_space_is,
         basis=basis,
+        carry=carry,
         filling=filling,
         index_table=index_table,
         items_table=items_table,
         made_from=made_from,
+        mapping=mapping,
         read_index=read_index,
         read_items=read_items,
         read_rejects=read_rejects,

@@ -29,6 +29,14 @@ def _into(folder):
     )
 
 
+def _into_deletes(root, folder, *tables):
+    return folder == "data/deletes"
+
+
+def _mapped(root, folder, table):
+    return folder.startswith("data/vectors") and "mapped" in table["origin"].to_pylist()
+
+
 def _in(folder, suffix=""):
     return lambda file, *_, **__: Path(file).parent.name == folder and Path(file).name.endswith(suffix)
 
@@ -38,7 +46,8 @@ def _named(name):
 
 
 ONCE = {"ingest": (1,)}
-EVERY = {"ingest": (1, 2), "promote": (1,)}
+EVERY = {"ingest": (1, 2), "promote": (1,), "upgrade": (1, 3, 6)}
+UPGRADE = {"upgrade": (1,)}
 UPKEEP = {"maintain": (1,), "purge": (1,)}
 TABLE = "lancedb.table:LanceTable"
 PLACES = "storage.places"
@@ -84,8 +93,8 @@ STEPS = {
         "storage.compaction:compact", cases={"maintain": (1, 2), "purge": (1,)}
     ),
     "a generation is built": Step("storage.indexing:build", cases=UPKEEP),
-    "a generation has caught up": Step("storage.maintenance:_caught_up", cases=UPKEEP),
-    "a generation is published": Step("storage.maintenance:new_generation", cases={"maintain": (1,)}),
+    "a generation has caught up": Step("storage.generations:caught_up", cases=UPKEEP),
+    "a generation is published": Step("storage.generations:make", cases={"maintain": (1,)}),
     "masks are joined and versions let go": Step("storage.maintenance:_settle", cases={"maintain": (1,)}),
     "a checkpoint has lost its seal": Step(
         f"{PLACES}:remove", _in("_checkpoints", ".json"), linked=True, cases={"maintain": (1,)}
@@ -99,6 +108,22 @@ STEPS = {
     "spool or reports are removed": Step(f"{PLACES}:remove_tree", _in("docs"), cases={"purge": (1, 2)}),
     "the purge has its checkpoint": Step("storage.snapshot:Snapshot.checkpoint", cases={"purge": (4,)}),
     "the past has lost a checkpoint": Step("storage.checkpoints:remove", cases={"purge": (4, 5)}),
+    # upgrade, with windows that come in meanwhile
+    "a basis is written": Step(f"{PLACES}:replace", _in("bases"), cases=UPGRADE),
+    "releases are started": Step("storage.building:start", cases=UPGRADE),
+    "a mapped file is written": Step(
+        "storage.parquet:write",
+        _mapped,
+        cases={"upgrade": (1, 2, 4)},
+    ),
+    "rows of mapped files are counted": Step("storage.building:_origins", cases={"upgrade": (1, 2)}),
+    "masks of mapped files are written": Step(
+        "storage.parquet:write_some", _into_deletes, cases={"upgrade": (1, 2)}
+    ),
+    "mapped files are committed": Step("storage.building:append", cases={"upgrade": (1, 2)}),
+    "a first generation is built": Step("storage.indexing:build", cases=UPGRADE),
+    "a first generation has caught up": Step("storage.generations:caught_up", cases=UPGRADE),
+    "a first generation is published": Step("storage.building:index", cases=UPGRADE),
     # promotion
     "the release is found": Step("storage.releases:find", cases={"promote": (1,)}),
     # only for what comes after: a writer died before, or the power goes next

@@ -22,6 +22,8 @@ QUICK = [
     ("maintain", "a compaction is published", 1),
     ("purge", "the purge is published", 1),
     ("promote", "the record is linked", 1),
+    ("upgrade", "mapped files are committed", 1),
+    ("upgrade", "a first generation is built", 1),
 ]
 
 
@@ -54,7 +56,7 @@ def die_and_recover(server, lake, job, step, hit):
 
 @pytest.mark.parametrize(("job", "step", "hit"), QUICK)
 def test_killed_where_it_matters_most(server, found, job, step, hit):
-    """The property of the next test, at eight of its cases."""
+    """The property of the next test, at ten of its cases."""
     die_and_recover(server, found(job), job, step, hit)
 
 

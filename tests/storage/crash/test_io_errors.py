@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
         ("maintain", 173, False),
         ("purge", 173, False),
         ("promote", 7, False),
+        ("upgrade", 131, False),
     ],
 )
 def test_any_call_may_fail(server, templates, tmp_path, job, step, full):

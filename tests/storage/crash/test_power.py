@@ -38,6 +38,8 @@ def require_named(kept, record):
     named = [("docs", f) for kind in ("items", "rejects", "deletes") for f in said[kind]]
     named += [("docs", f) for files in said["vectors"].values() for f in files]
     named += [(f"index/{i['table']}.lance", f) for i in said["indexes"].values() for f in i["files"]]
+    for release in said["releases"]:
+        named += [("docs", b["file"]) for b in [release["basis"]] if b]
     for folder, file in named:
         content = kept.get(f"lake/{folder}/{file['path']}")
         assert content is not None, f"version {said['number']}: {folder}/{file['path']} is lost"
@@ -102,7 +104,8 @@ def test_what_a_dead_writer_left_is_on_the_disk_too(server, strace, templates, t
 
 
 @pytest.mark.parametrize(
-    ("job", "step", "every"), [("ingest", 4, 10), ("maintain", 16, 15), ("purge", 10, 15), ("promote", 1, 10)]
+    ("job", "step", "every"),
+    [("ingest", 4, 10), ("maintain", 16, 15), ("purge", 10, 15), ("promote", 1, 10), ("upgrade", 14, 15)],
 )
 def test_the_power_goes_at_any_moment(server, strace, templates, tmp_path, job, step, every):
     """What was not fsynced is lost, cut, zeroed or there: the version last told of, or the next, is whole.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from storage import (
+    building,
     checkpoints,
     commits,
     compaction,
@@ -26,7 +27,7 @@ from storage import (
 )
 from storage import doctor as examination
 from storage.drafting import Draft
-from storage.errors import Damaged, VersionGone
+from storage.errors import CommitConflict, Damaged, VersionGone
 from storage.locks import lock
 from storage.retention import Retention
 from storage.snapshot import Snapshot
@@ -165,6 +166,47 @@ def promote(lake):
     releases.make_live(lake / "docs", 2, "promote", "run")
 
 
+def upgrade(lake):
+    """Build a second release, window by window, while windows and a compaction come in; make it live.
+
+    What came too late to be mapped is encoded.
+    """
+    root = lake / "docs"
+    with lock(root, "upgrade") as lease:
+        snapshot = building.start(root, [toy.mapping(root)], "upgrade", "run", lease)
+        if toy.SECOND_SPACE not in snapshot.head.indexes:
+            _built(lake, snapshot, lease)
+    pull(lake, len(WINDOWS))
+    snapshot = Snapshot.open(root, strict=True)
+    lacking = releases.missing(snapshot, toy.SECOND).to_pylist()
+    if lacking:
+        items = model_at(len(WINDOWS)).items
+        fill = toy.filling({i: items[i] for i in lacking})
+        transaction.commit(lake, "docs", replace(fill, offset=snapshot.head.offset))
+    releases.make_live(root, 2, "promote", "run")
+
+
+def _built(lake, snapshot, lease):
+    while appended := list(toy.carry(snapshot, rows=5)):
+        _meanwhile(lake, STORED)
+        try:
+            snapshot = toy.append(lake, snapshot, appended[:2], lease)
+        except CommitConflict:
+            snapshot = snapshot.advanced(strict=True)
+    build = indexing.build
+
+    def interrupted_build(*args):
+        built = build(*args)
+        _meanwhile(lake, STORED + 1)
+        return built
+
+    indexing.build = interrupted_build
+    try:
+        building.index(lake, snapshot, toy.SECOND, "run", lease)
+    finally:
+        indexing.build = build
+
+
 def _stored(lake):
     """Four windows, a compaction and a second generation of the index, all of some days ago.
 
@@ -236,9 +278,12 @@ def _purged(lake):
 
 
 def _promoted(lake):
-    head = Snapshot.open(lake / "docs").head
+    snapshot = Snapshot.open(lake / "docs")
+    head = snapshot.head
     assert head.live_release == 2
     assert sum(r.version is not None for r in head.releases) == 2
+    items = model_at(offset_of(snapshot)).items
+    toy.assert_space_is(lake, snapshot, items, toy.SECOND_SPACE, toy.SECOND_DIM)
 
 
 @dataclass(frozen=True)
@@ -257,6 +302,7 @@ JOBS = {
     "maintain": Job(_stored, maintain, len(WINDOWS), _maintained),
     "purge": Job(_stored, purge, STORED, _purged),
     "promote": Job(_two_releases, promote, STORED, _promoted),
+    "upgrade": Job(lambda lake: pull(lake, STORED), upgrade, len(WINDOWS), _promoted),
 }
 
 
@@ -298,9 +344,18 @@ def look(lake, *, after_power_cut=False):
         return {**state, "index": False}
     toy.assert_is(lake, snapshot, model.items, model.rejects.values())
     if toy.SECOND_SPACE in head.spaces:
-        toy.assert_space_is(lake, snapshot, model.items, toy.SECOND_SPACE, toy.SECOND_DIM)
+        _second_is(lake, snapshot, model)
     _searched(lake, head, model)
     return {**state, "index": True}
+
+
+def _second_is(lake, snapshot, model):
+    """The second space holds whole items as they are now, however many of them; so does its index, if any."""
+    held = {row[0] for row in toy.read_vectors(snapshot, toy.SECOND_SPACE)}
+    assert held <= model.items.keys()
+    there = {i: item for i, item in model.items.items() if i in held}
+    indexed = toy.SECOND_SPACE in snapshot.head.indexes
+    toy.assert_space_is(lake, snapshot, there, toy.SECOND_SPACE, toy.SECOND_DIM, indexed=indexed)
 
 
 def _index_opens(lake, head):
@@ -318,7 +373,9 @@ def _equals_but_for_the_index(snapshot, model):
     """What an exact search reads is whole."""
     for space in snapshot.head.spaces:
         dim = next(r.dim for r in snapshot.head.releases if r.space_id == space)
-        expected = toy.vectors_table(model.items, dim).select(
+        held = {row[0] for row in toy.read_vectors(snapshot, space)}
+        assert space != toy.SPACE or held == model.items.keys()
+        expected = toy.vectors_table({i: item for i, item in model.items.items() if i in held}, dim).select(
             ["item_id", "chunk_no", "chunk_start", "chunk_end", "vector"]
         )
         rows = sorted((*list(row.values())[:-1], tuple(row["vector"])) for row in expected.to_pylist())

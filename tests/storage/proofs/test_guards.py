@@ -334,14 +334,14 @@ GUARDS = [
     ),
     guard(
         "caught-up rows in a new generation",
-        "storage/maintenance.py",
-        "named = _caught_up(lake, snapshot, now, space_id, built)",
+        "storage/generations.py",
+        "named = caught_up(lake, known, now, space_id, built)",
         "named = built",
         f"{PROOFS}maintenance.py::test_a_new_generation_has_what_was_committed_while_it_was_built",
     ),
     guard(
         "a new generation sees masks, too",
-        "storage/maintenance.py",
+        "storage/generations.py",
         "        if len(new):\n",
         "        if False:\n",
         f"{PROOFS}maintenance.py::test_a_new_generation_has_what_was_committed_while_it_was_built",

@@ -9,7 +9,7 @@ import pytest
 
 from flows.maintain import MaintainRequest
 from flows.maintain import maintain as run_maintain
-from storage import compaction, indexing, maintenance, parquet, places, retention
+from storage import compaction, generations, indexing, maintenance, parquet, places, retention
 from storage.commits import Log
 from storage.errors import CommitConflict, VersionGone
 from storage.locks import lock
@@ -367,8 +367,9 @@ def test_a_lost_lease_stops_maintenance(tale, lake, monkeypatch):
         (root / "_locks/maintain.owner.json").write_text(json.dumps({"nonce": "another"}))
         with pytest.raises(CommitConflict, match="was lost"):
             maintenance.carry_out(lake, snapshot, work, Retention(14, 1), "run", lease)
+        facts = {"verb": "maintain", "run_id": "run", "started_at": datetime.now(UTC), "lease": lease}
         with pytest.raises(CommitConflict, match="was lost"):
-            maintenance.new_generation(lake, snapshot, tale.toy.SPACE, "run", datetime.now(UTC), lease)
+            generations.make(lake, snapshot, tale.toy.SPACE, **facts)
     assert tale.head.version == version
     tale.is_live()
 
