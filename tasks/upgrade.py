@@ -330,6 +330,8 @@ def finish(
     if release.through is None and release.strategy in ("map", "reencode"):
         _completed(project, root, release, folder, run_id, lease, progress)
         snapshot = snapshot.advanced(strict=True)
+        fold_kept(project, snapshot, release, begun.target.source, run_id, lease, least=1)
+        snapshot = snapshot.advanced(strict=True)
         _require_whole(snapshot, release, yes=yes)
         snapshot = verify.require_recall(project.lake, snapshot, release, run_id, lease)
     if not promote:
