@@ -41,12 +41,15 @@ def test_any_safetensors_reader_can_read_it():
 
 @settings(max_examples=150, deadline=None)
 @given(at=st.integers(0, len(CONTENT) - 1), flip=st.integers(1, 255))
-def test_a_changed_byte_is_refused(at: int, flip: int):
-    """Wherever it lies, header, metrics, tensors or padding: nothing but the written bytes is accepted."""
+def test_a_changed_byte_changes_nothing_unseen(at: int, flip: int):
+    """In header, metrics, tensors or padding: it is refused, or says the same (a blank, a 17th digit)."""
     changed = bytearray(CONTENT)
     changed[at] ^= flip
-    with pytest.raises(BasisUnfit):
-        from_bytes(bytes(changed))
+    try:
+        read = from_bytes(bytes(changed))
+    except BasisUnfit:
+        return
+    assert to_bytes(read) == CONTENT
 
 
 def _with_header(**changes: object) -> bytes:
