@@ -3,6 +3,8 @@
 EncoderError
 ├── EncoderNotFound      no model where the spec points
 ├── EncoderUnusable      a model is there, but not one that can be loaded safely or as declared
+├── BasisMismatch        a basis is given vectors of another space, for another direction or of another length
+├── BasisUnfit           no basis can be fitted to these pairs, or what was read is none
 └── RowError             one input cannot be used; carries the stage it failed in
     ├── Unreadable       raw media that is gone, or not what was listed any more (stage pull)
     ├── Undecodable      bytes that are no text, picture or sound (stage decode)
@@ -27,6 +29,14 @@ class EncoderNotFound(EncoderError):
 
 class EncoderUnusable(EncoderError):
     """The model cannot be loaded safely, or is not what the configuration says it is."""
+
+
+class BasisMismatch(EncoderError):
+    """The basis leads from another space, in another direction, or from vectors of another length."""
+
+
+class BasisUnfit(EncoderError):
+    """Pairs from which no basis can be fitted, or bytes that are no whole basis."""
 
 
 class RowError(EncoderError):

@@ -53,6 +53,16 @@ class ModelTokenizer:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(e.ids) for e in encodings]
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Numbers of the tokens of each text, without special ones and without truncation."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [e.ids for e in encodings]
+
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its number, added and special ones too."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        return vocabulary
+
 
 def _segment_end(text: str, at: int) -> int:
     """End of the next segment: the last white space within SEGMENT characters, else a hard cut."""

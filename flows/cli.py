@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from flows.arguments import add_arguments
 from flows.quiet import quiet_libraries
@@ -84,6 +84,15 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with one line and a suggestion where it would print its whole usage."""
 
     given: ClassVar[Sequence[str]] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As ever, but an optional positional may stand after options (Python 3.12 has learned that)."""
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            optional = not action.option_strings and action.nargs == "?"
+            if optional and rest and not rest[0].startswith("-") and getattr(found, action.dest) is None:
+                setattr(found, action.dest, self._get_values(action, [rest.pop(0)]))
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         choice = "argument VERB: invalid choice: '"

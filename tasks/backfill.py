@@ -207,7 +207,8 @@ def candidates(snapshot: Snapshot, fill: Release, live: Release) -> tuple[list[s
         return [], np.empty(0, np.int64)
     ids = pa.concat_tables([t.select(["item_id"]) for t in tables])["item_id"]
     if fill.space_id != live.space_id:
-        there = [t["item_id"] for _, _, t in snapshot.read("vectors", ["item_id"], fill.space_id)]
+        native = snapshot.read("vectors", ["item_id", "origin"], fill.space_id)
+        there = [t.filter(pc.equal(t["origin"], "encoded"))["item_id"] for _, _, t in native]
         have = pa.chunked_array([c for t in there for c in t.chunks], pa.string()).combine_chunks()
         ids = ids.filter(pc.invert(pc.is_in(ids, value_set=have)))
     ids = ids.filter(pc.invert(pc.is_in(ids, value_set=rejected(snapshot))))

@@ -330,8 +330,8 @@ class Reader:
             if asked.path.basis is None:
                 return Ranking.merged(by_origin(recall.space_id, recall.hits), release.calibrators)
             own = self._leg(view, asked.path.asked_by, asked.native, limit, where)
-            legs = [replace(own, origin="encoded"), replace(recall, origin="bridged")]
-            return Ranking.merged([leg for leg in legs if leg.hits.rows.num_rows], release.calibrators)
+            native = [leg for leg in by_origin(own.space_id, own.hits) if leg.origin == "encoded"]
+            return Ranking.merged([*native, replace(recall, origin="bridged")], release.calibrators)
 
         return _best(found, view, k)
 

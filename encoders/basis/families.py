@@ -1,0 +1,39 @@
+"""The families of bases, from the simplest to the richest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from encoders.basis.spec import Direction
+
+_BOTH: tuple[Direction, ...] = ("rows", "queries")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of basis, and what it can be fitted to.
+
+    `linear`: one matrix and an offset; others need torch to be fitted. `takes_side`: side features may
+    join. `least_pairs`: with fewer distinct ones it is refused. `equal_dims`: both spaces must have as many.
+    """
+
+    name: str
+    linear: bool
+    takes_side: bool
+    least_pairs: int
+    directions: tuple[Direction, ...] = _BOTH
+    equal_dims: bool = False
+
+
+_ALL = (
+    Family("mean-shift", linear=True, takes_side=False, least_pairs=2, equal_dims=True),
+    Family("procrustes", linear=True, takes_side=False, least_pairs=16),
+    Family("centred-procrustes", linear=True, takes_side=False, least_pairs=16),
+    Family("relative", linear=True, takes_side=False, least_pairs=16),
+    Family("lambda-orthogonal", linear=True, takes_side=False, least_pairs=64),
+    Family("low-rank", linear=True, takes_side=True, least_pairs=64),
+    Family("ridge", linear=True, takes_side=True, least_pairs=16),
+)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
+"""By name, in the order of simplicity."""

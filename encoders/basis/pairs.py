@@ -1,0 +1,90 @@
+"""The pairs that a basis is fitted to, checked."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from encoders.errors import BasisUnfit
+
+_COLLAPSED = 1e-6
+"""Least share of the mean square that must remain when the mean is taken off."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Vectors of the same things in two spaces, row by row, float32.
+
+    `sources` (n, d) as they are, `side` (n, k) with k = 0 if there is none, `targets` (n, m) of unit norm.
+    """
+
+    sources: np.ndarray
+    side: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """Sources and side features in one row: float32 (n, d + k)."""
+        return np.hstack([self.sources, self.side]) if self.side.shape[1] else self.sources
+
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """Some of the pairs."""
+        return replace(self, sources=self.sources[rows], side=self.side[rows], targets=self.targets[rows])
+
+    def split(self, share: float, seed: int) -> tuple["Pairs", "Pairs"]:
+        """All pairs in two parts at random: `share` of them, at least one, and the others."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        at = max(1, round(share * len(self)))
+        return self.take(order[:at]), self.take(order[at:])
+
+
+def checked(
+    sources: np.ndarray,
+    targets: np.ndarray,
+    side: np.ndarray | None,
+    *,
+    least: int,
+) -> Pairs:
+    """Pairs that something can be learned from. Raises `BasisUnfit`, which says what was found.
+
+    There must be at least `least` distinct ones, all finite, none zero, and on both sides they must
+    differ from each other.
+    """
+    found = len(sources)
+    beside = np.empty((found, 0), np.float32) if side is None else side
+    for name, array in (("sources", sources), ("targets", targets), ("side", beside)):
+        if array.ndim != 2:
+            raise BasisUnfit(f"{name} have shape {array.shape}; give vectors in rows, (pairs, dims)")
+        if len(array) != found:
+            raise BasisUnfit(f"{found} sources and {len(array)} {name}; give one of each to a pair")
+        if bad := int((~np.isfinite(array).all(axis=1)).sum()):
+            raise BasisUnfit(
+                f"{bad} of {found} {name} have numbers that are NaN or infinite; leave those pairs out"
+            )
+    sources, beside = _float32(sources), _float32(beside)
+    targets = _float32(targets)
+    distinct = len({row.tobytes() for row in sources})
+    if distinct < least:
+        same = "" if distinct == found else f", {found} with repetitions"
+        raise BasisUnfit(f"{distinct} pairs{same}; at least {least} are needed: raise --sample")
+    for name, array in (("sources", sources), ("targets", targets)):
+        _require_spread(name, array)
+    return Pairs(sources, beside, targets / np.linalg.norm(targets, axis=1, keepdims=True))
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _require_spread(name: str, array: np.ndarray) -> None:
+    squares = np.einsum("ij,ij->i", array, array, dtype=np.float64)
+    if zeros := int((squares == 0).sum()):
+        raise BasisUnfit(f"{zeros} of {len(array)} {name} are zero and have no direction; leave them out")
+    spread = array.var(axis=0, dtype=np.float64).sum() / squares.mean()
+    if spread < _COLLAPSED:
+        raise BasisUnfit(
+            f"all {len(array)} {name} are nearly the same vector (their variance is {spread:.1g} of their "
+            "mean square): the encoder has collapsed, or has read the same text each time; check it"
+        )
