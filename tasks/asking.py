@@ -157,12 +157,13 @@ def _as_served(
     if head is None:
         raise ValueError(f"{snapshot.root} is empty")
     path = path_of(snapshot, head.live)
+    served: np.ndarray = sample.served[rows]
     if path.basis is None and not head.spaces[head.live.space_id].mapped:
-        return sample.served[rows]
+        return served
     try:
         spec, facts = encoder_of(project, snapshot.root.name, path.asked_by)
     except (EncoderError, EncoderChanged):
-        return sample.served[rows]
+        return served
     ids = sample.rows["item_id"].take(rows.tolist()).to_pylist()
     job = job_of(project, snapshot, path.asked_by, spec, facts)
     found = natively(project, snapshot, job, path.asked_by.chunking_id, ids, folder / "served", quietly)

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
-from encoders.basis.families import FAMILIES
 
+from encoders.basis.families import FAMILIES
 from encoders.catalog import open_tokenizer
 from storage.commits import Commit
 from storage.snapshot import Snapshot

@@ -161,10 +161,11 @@ class Probed:
     """All that a probe measured, and what it was measured on.
 
     `sample` items were drawn; `pairs` of their chunks fitted the bases, `gallery` others, of other items,
-    were searched with `queries` queries; a query that is one of these items does not find itself. `intervals` has those of `status_quo`, `naive_swap` and
-    `ceiling`. `made_at` is ISO 8601 in UTC, `version` the collection's, `rows` its chunks. Left out were
-    `too_long` (longer than the new encoder reads: cut), `unreadable` and `changed` (other content than
-    was stored) items, and `queries_unknown` queries whose relevant items are not in the collection.
+    were searched with `queries` queries; a query that is one of these items does not find itself.
+    `intervals` has those of `status_quo`, `naive_swap` and `ceiling`. `made_at` is ISO 8601 in UTC, `version`
+    the collection's, `rows` its chunks. Left out were `too_long` (longer than the new encoder reads: cut),
+    `unreadable` and `changed` (other content than was stored) items, and `queries_unknown` queries whose
+    relevant items are not in the collection.
     """
 
     id: str

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from encoders.basis.side import StaticTokens, open_side
 
+from encoders.basis.side import StaticTokens, open_side
 from encoders.catalog import describe
 from encoders.spec import BUILTIN, EncoderFacts, EncoderSpec
 from storage.commits import Release

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from encoders.basis.families import FAMILIES, Family
-from encoders.basis.fit import fit
-from encoders.basis.spec import Basis, Direction, Space
 
 from encoders.basis import calibrate, measure
 from encoders.basis.calibrate import Calibration
+from encoders.basis.families import FAMILIES, Family
+from encoders.basis.fit import fit
 from encoders.basis.measure import Bootstrap, Truth
+from encoders.basis.spec import Basis, Direction, Space
 from encoders.errors import BasisUnfit
 
 DEPTH_GROWS = 0.5

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+
 from encoders.basis.files import to_bytes
 from encoders.basis.fit import fit
 from encoders.basis.spec import Basis, Direction
-
 from storage import bases, building, releases
 from storage.commits import BasisFile, Calibrator, Commit, Release
 from storage.errors import CommitConflict
