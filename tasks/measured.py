@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from encoders.basis import measure
 from encoders.basis.families import FAMILIES
+from encoders.basis.measure import Bootstrap
 from encoders.catalog import open_tokenizer
 from storage.commits import Commit
 from storage.snapshot import Snapshot
@@ -233,26 +236,44 @@ class Measured:
 
 
 def reused(
-    snapshot: Snapshot, target: Target, limits: Limits, asked: Asked, fingerprints: Mapping[str, str]
+    project: Project,
+    snapshot: Snapshot,
+    target: Target,
+    sample: Sample,
+    asked: Asked,
+    limits: Limits,
+    fingerprints: Mapping[str, str],
+    folder: Path,
 ) -> Probed:
-    """The report where old and new encoder write into one space: there is nothing to measure."""
+    """The report where old and new encoder write into one space: old rows, new rows and any mix are alike."""
     reason = (
         f"{target.name!r} is the encoder that is live already"
         if target.is_live
         else f"{target.name!r} gives the vectors that are stored, for every canary and a sample of the chunks"
     )
+    held = np.flatnonzero(sample.held)
+    queries = asked.queries(project, snapshot, target, sample, held, folder)
+    rows = np.flatnonzero(sample.held[sample.item_of])
+    first = np.searchsorted(sample.item_of[rows], held)
+    scores = np.zeros(0)
+    if len(queries.truth.relevant):
+        scores = queries.truth.score(
+            measure.best_of_items(measure.cosines(queries.new, sample.new[rows]), first)
+        )
+    score = float(scores.mean()) if len(scores) else 0.0
+    interval = Bootstrap(len(scores)).interval(scores) if len(scores) else (0.0, 0.0)
     cost = Cost(0, 0.0, 0, None, None, 0.0)
-    option = Option("reuse", None, False, 0, 1.0, (1.0, 1.0), (0.0, 0.0, 0.0), None, cost, True, reason)
+    option = Option("reuse", None, False, 0, score, interval, (0.0, 0.0, 0.0), None, cost, True, reason)
     return Probed(
         **_head(snapshot, target, asked, limits, fingerprints),
-        sample=0,
+        sample=len(sample.item_ids),
         pairs=0,
-        gallery=0,
-        queries=0,
-        status_quo=1.0,
-        naive_swap=1.0,
-        ceiling=1.0,
-        intervals={},
+        gallery=len(rows),
+        queries=len(scores),
+        status_quo=score,
+        naive_swap=score,
+        ceiling=score,
+        intervals=dict.fromkeys(("status_quo", "naive_swap", "ceiling"), interval),
         options=(option,),
         families=(),
         pair_curve=(),

@@ -73,19 +73,22 @@ def probe(
     """
     judged = asked_of(project, snapshot, ask.queries, ask.label)
     known = fingerprints(target, ask)
-    if is_same_space(project, snapshot, target, folder, progress):
-        return reused(snapshot, target, ask.limits, judged, known)
-    ids = sampling.drawn(snapshot, target.source.space_id, ask.sample, judged.needed)
+    same = is_same_space(project, snapshot, target, folder, progress)
+    source = target.live if same else target.source
+    ids = sampling.drawn(snapshot, source.space_id, ask.sample, judged.needed)
     if not ids:
         raise TooFew(
-            f"no item of collection {snapshot.root.name!r} has a vector of its own in "
-            f"{target.source.space_id}, so no pair of an old and a new vector can be made"
+            f"no item of collection {snapshot.root.name!r} has a vector of its own in {source.space_id}, so "
+            "no pair of an old and a new vector can be made"
         )
+    if same:
+        old = sampling.stored(snapshot, source, ids)
+        return reused(project, snapshot, target, sampling.paired(old), judged, ask.limits, known, folder)
     job = job_of(project, snapshot, target.release, target.spec, target.facts)
     native = natively(project, snapshot, job, target.release.chunking_id, ids, folder, progress)
-    old = sampling.stored(snapshot, target.source, native.items)
+    old = sampling.stored(snapshot, source, native.items)
     live = target.live
-    served = old if live.space_id == target.source.space_id else sampling.stored(snapshot, live, native.items)
+    served = old if live.space_id == source.space_id else sampling.stored(snapshot, live, native.items)
     sample = sampling.joined(old, served, native, judged.needed)
     side = SideFeatures(project, target.release, target.spec, target.facts, folder)
     trial, queries = _trial(project, snapshot, target, sample, judged, side, folder)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from storage import arrays
 from storage.commits import Release
 from storage.snapshot import Snapshot
-from tasks.native import Native
+from tasks.native import Chunks, Native
 
 HELD_OUT = 0.4
 """Of the items drawn: they are measured with, and no basis sees them."""
@@ -122,6 +122,14 @@ def stored(snapshot: Snapshot, release: Release, item_ids: Iterable[str]) -> Sto
     return Stored(table.select(_SHOWN), flat.reshape(-1, release.dim))
 
 
+def paired(stored: Stored) -> Sample:
+    """Stored rows as their own native vectors: what a sample is where two encoders share a space."""
+    rows = stored.of_items()
+    hashes = stored.rows["chunk_hash"].to_pylist()
+    items = {i: Chunks([hashes[r] for r in at], stored.vectors[at], []) for i, at in rows.items()}
+    return joined(stored, stored, Native(items), ())
+
+
 def joined(old: Stored, served: Stored, native: Native, held: Collection[str]) -> Sample:
     """Items that have the same chunks everywhere; `held` are held out whatever their own draw says."""
     by_old, by_served = old.of_items(), served.of_items()
@@ -132,7 +140,8 @@ def joined(old: Stored, served: Stored, native: Native, held: Collection[str]) -
     new: list[np.ndarray] = []
     texts: list[str] = []
     first: list[int] = []
-    for item_id, rows in by_old.items():
+    for item_id in sorted(by_old, key=_draw):  # neighbours in the source must not be neighbours in a tie
+        rows = by_old[item_id]
         chunks, beside = native.items.get(item_id), by_served.get(item_id, [])
         hashes = [hashes_old[r] for r in rows]
         if chunks is None or chunks.hashes != hashes or [hashes_served[r] for r in beside] != hashes:
