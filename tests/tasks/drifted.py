@@ -44,7 +44,7 @@ collections:
     searches: {note_candidates: true}
 """
 TOPICS = ("river", "engine", "garden", "music", "tax", "planet")
-_LITTLE = "about after also because before some that then there where which with".split()
+_LITTLE = ("about", "after", "also", "before", "some", "that", "then", "there", "where", "which", "with")
 _LONG, _WORDS = 9, 16
 
 Rows = list[dict[str, str]]

@@ -267,7 +267,8 @@ def test_rows_without_side_features_are_not_mapped(make_project, run_ingest):
     basis = from_bytes(bases.read(opened(project).root, release.basis))
     for name in others:
         vector = np.array([old[name, 0]["vector"]], np.float32)
-        expected = basis.apply(vector, side_of(noise(int(name[:2]))), space=space_of(source), direction="rows")
+        side = side_of(noise(int(name[:2])))
+        expected = basis.apply(vector, side, space=space_of(source), direction="rows")
         np.testing.assert_allclose(new[name, 0]["vector"], expected[0], atol=1e-3)
     assert [r["item_id"] for r in rejects(project, "docs")] == [gone]
 
