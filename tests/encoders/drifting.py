@@ -1,4 +1,4 @@
-"""Encoders of texts that need no weights and drift from each other as models do: hashed words and trigrams."""
+"""Encoders of texts without weights, which drift from each other as models do: hashed words and trigrams."""
 
 import re
 import zlib
