@@ -8,9 +8,9 @@ import pytest
 
 from storage import building, indexing, parquet, transaction
 from storage.building import Appended
-from storage.commits import Calibrator, Origins
+from storage.commits import Calibrator, Log, Origins, succeeding
 from storage.doctor import examine
-from storage.drafting import discard
+from storage.drafting import discard, drafting
 from storage.errors import CommitConflict, NoSuchRelease
 from storage.locks import lock
 from storage.releases import make_live, missing
@@ -419,6 +419,37 @@ def test_an_index_that_is_made_during_a_purge_stops_it(tale, began, lake, lease,
     assert Snapshot.open(lake / "docs").head.purged_at is None
     assert set(purge().indexes) == {toy.SPACE, toy.SECOND_SPACE}
     holds_all(tale, Snapshot.open(lake / "docs"), indexed=True)
+
+
+def test_an_item_of_which_only_a_part_was_mapped_is_no_damage_yet(tale, began, lake, root, lease):
+    """The rest may come with the next window; once the space is indexed it must be there."""
+    toy = tale.toy
+    one, *_ = toy.carry(began, rows=100)
+    part = parquet.write(
+        root, f"data/vectors/{toy.SECOND_SPACE}", parquet.read(root, one.written).slice(0, 1)
+    )
+    after = toy.append(lake, began, [Appended(one.source, one.rows[:1], part)], lease)
+    assert [f for f in examine(lake, "docs", deep=True) if f.severity == "damage"] == []
+    rest = parquet.write(root, f"data/vectors/{toy.SECOND_SPACE}", parquet.read(root, one.written).slice(1))
+    after = toy.append(lake, after, [Appended(one.source, one.rows[1:], rest)], lease)
+    holds_all(tale, carry_all(toy, lake, after, lease), indexed=False)
+
+
+def test_a_release_that_was_live_must_have_an_index(tale, began, lake, root, lease):
+    """A record that names none is told, and mended: the index is made of the files."""
+    toy = tale.toy
+    building.index(lake, carry_all(toy, lake, began, lease), toy.SECOND, "run", lease)
+    make_live(root, 2, "promote", "run")
+    make_live(root, 1, "rollback", "run")
+    with drafting(root) as draft:
+        head = draft.before.head
+        record = succeeding(head, verb="odd", run_id="run", started_at=head.started_at)
+        draft.publish(record.model_copy(update={"indexes": {toy.SPACE: record.indexes[toy.SPACE]}}))
+    (found,) = [f for f in examine(lake, "docs") if f.severity == "damage"]
+    assert found.path == str(Log(root).path(head.number + 1))
+    assert f"names no index of {toy.SECOND_SPACE}" in found.what
+    assert [f for f in repair(lake, "docs").left if f.severity == "damage"] == []
+    holds_all(tale, Snapshot.open(root), indexed=True)
 
 
 def test_without_a_damaged_file_only_whole_items_are_left(tale, began, lake, root, lease):
