@@ -110,6 +110,10 @@ def append(
     be made anew from the head.
     """
     root = lake / known.root.name
+    head = known.advanced(strict=True)
+    appended = _uncommitted(head, release.space_id, appended)
+    if not appended:
+        return head
     written = [one.written for one in appended]
     record: Commit | None = None
     try:
@@ -117,16 +121,11 @@ def append(
             _require_alike(one, release)
         require_there(root, written)
         with drafting(root, known, lease) as draft:
-            now = draft.before
-            appended = [one for one in appended if one.written.path not in now.state.files]
-            written = [one.written for one in appended]
-            if not appended:
-                return now
-            head = _require_unindexed(now, release)
-            masks = list(_masks(known, now, release.space_id, appended))
+            now = _require_unindexed(draft.before, release)
+            masks = list(_masks(known, draft.before, release.space_id, appended))
             deletes = parquet.write_some(root, "data/deletes", deletes_table(masks))
             written += deletes
-            record = succeeding(head, verb="upgrade", run_id=run_id, started_at=started_at)
+            record = succeeding(now, verb="upgrade", run_id=run_id, started_at=started_at)
             record = record.model_copy(
                 update={
                     "encode_seconds": encode_seconds,
@@ -135,7 +134,7 @@ def append(
                     "deletes": deletes,
                     "spaces": {
                         **record.spaces,
-                        release.space_id: _origins(root, head, release, appended, masks),
+                        release.space_id: _origins(root, now, release, appended, masks),
                     },
                 }
             )
@@ -143,6 +142,13 @@ def append(
     except BaseException:
         discard(root, written, unless=record)
         raise
+
+
+def _uncommitted(head: Snapshot, space_id: str, appended: Sequence[Appended]) -> list[Appended]:
+    """Those that no version names yet: only these may be removed if this delivery fails."""
+    named = {file.path for commit in head.tail for file in commit.vectors.get(space_id, ())}
+    named |= head.state.files.keys()
+    return [one for one in appended if one.written.path not in named]
 
 
 def _require_alike(one: Appended, release: Release) -> None:

@@ -493,7 +493,7 @@ GUARDS = [
     guard(
         "files that are committed already",
         BUILDING,
-        "if one.written.path not in now.state.files]",
+        "if one.written.path not in named]",
         "]",
         f"{PROOFS}building.py::test_the_same_files_twice_are_one_commit",
     ),
