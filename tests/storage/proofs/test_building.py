@@ -226,6 +226,27 @@ def test_the_same_files_twice_are_one_commit(tale, began, lake, root, lease):
     holds_all(tale, Snapshot.open(root), indexed=False)
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_delivery_that_fails_takes_nothing_with_it_that_was_committed(
+    tale, began, lake, root, lease, maintain, joined
+):
+    """Of files of which some were committed before, and perhaps joined since, only the others are removed."""
+    toy = tale.toy
+    first, second, *_ = list(toy.carry(began))
+    after = toy.append(lake, began, [first], lease)
+    if joined:
+        tale.act({i: ("put", "other text", 1) for i in toy.IDS[:2]})
+        maintain()
+        after = Snapshot.open(root)
+        assert first.written.path not in after.state.files
+    (root / "_locks/upgrade.owner.json").unlink()
+    assert toy.append(lake, began, [first], lease).version == after.version
+    with pytest.raises(CommitConflict, match="was lost|was rewritten"):
+        toy.append(lake, began, [first, second], lease)
+    assert (root / first.written.path).exists()
+    assert not (root / second.written.path).exists()
+
+
 def test_rows_that_the_space_got_meanwhile_are_not_added_again(tale, began, lake, root, lease):
     """Made of the same rows a second time, in other files, or encoded by somebody: the first ones stay."""
     toy = tale.toy
