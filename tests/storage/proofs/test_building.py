@@ -226,6 +226,16 @@ def test_the_same_files_twice_are_one_commit(tale, began, lake, root, lease):
     holds_all(tale, Snapshot.open(root), indexed=False)
 
 
+def test_files_that_are_live_are_never_discarded(tale, began, lake, root, lease):
+    """Also not by somebody who believes that his window failed, and has no record of it."""
+    toy = tale.toy
+    first, second, *_ = list(toy.carry(began))
+    toy.append(lake, began, [first], lease)
+    discard(root, [first.written, second.written], unless=None)
+    assert (root / first.written.path).exists()
+    assert not (root / second.written.path).exists()
+
+
 @pytest.mark.parametrize("joined", [False, True])
 def test_a_delivery_that_fails_takes_nothing_with_it_that_was_committed(
     tale, began, lake, root, lease, maintain, joined
@@ -241,7 +251,7 @@ def test_a_delivery_that_fails_takes_nothing_with_it_that_was_committed(
         assert first.written.path not in after.state.files
     (root / "_locks/upgrade.owner.json").unlink()
     assert toy.append(lake, began, [first], lease).version == after.version
-    with pytest.raises(CommitConflict, match="was lost|was rewritten"):
+    with pytest.raises(CommitConflict, match=r"was lost|was rewritten"):
         toy.append(lake, began, [first, second], lease)
     assert (root / first.written.path).exists()
     assert not (root / second.written.path).exists()

@@ -525,6 +525,13 @@ GUARDS = [
         "        if True:\n",
         f"{PROOFS}maintenance.py::test_a_release_that_a_bridge_leads_through_stays_as_long_as_the_bridge",
     ),
+    guard(
+        "live files are not discarded",
+        DRAFTING,
+        "        if file.path not in live:\n",
+        "        if True:\n",
+        f"{PROOFS}building.py::test_files_that_are_live_are_never_discarded",
+    ),
     # bases and spools
     guard(
         "sha check of a basis",
