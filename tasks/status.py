@@ -51,5 +51,5 @@ def rejects(project: Project, name: str) -> list[dict[str, Any]]:
 
 def _size(folder: Place) -> int:
     """Bytes below a folder, without what a run that is under way puts aside."""
-    working = ("_spool/", "_locks/")
+    working = ("_spool/", "_locks/", "_kept/", "_asked/")
     return sum(entry.bytes for entry in places.walk(folder) if not entry.path.startswith(working))

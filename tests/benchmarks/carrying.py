@@ -72,7 +72,9 @@ def _floor(room: Path) -> dict[str, float]:
     """Bare pyarrow, numpy and LanceDB, over the very files of the lake."""
     lake = room / "lake" / "docs"
     files = sorted((lake / "data" / "vectors").glob("*/*.parquet"))
-    items = pq.read_table(sorted((lake / "data" / "items").glob("*.parquet")), columns=["item_id", "uri", "text"])
+    items = pq.read_table(
+        sorted((lake / "data" / "items").glob("*.parquet")), columns=["item_id", "uri", "text"]
+    )
     order = dict(zip(items["item_id"].to_pylist(), range(items.num_rows), strict=True))
     matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, DIM)))[0].astype(np.float32)
     folder = room / "floor"
@@ -128,14 +130,18 @@ def _carry(room: Path, family: str, *, side: bool) -> None:
     target = target_of(project, snapshot, "new")
     decision = Decision("map", family, side, 0, forced=True, report=uuid.uuid4().hex, metrics={})
     with tempfile.TemporaryDirectory() as folder, lock(project.lake / "docs", "upgrade") as lease:
-        begun = upgrade.Begun("docs", target, _started(project, snapshot, target, decision, folder, lease), "r", False)
+        begun = upgrade.Begun(
+            "docs", target, _started(project, snapshot, target, decision, folder, lease), "r", False
+        )
         started = time.perf_counter()
         upgrade.build(project, begun, Path(folder), lease, quietly)
         seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds}))
 
 
-def _started(project: Any, snapshot: Snapshot, target: Any, decision: Decision, folder: str, lease: Any) -> Any:
+def _started(
+    project: Any, snapshot: Snapshot, target: Any, decision: Decision, folder: str, lease: Any
+) -> Any:
     return upgrade.start(project, snapshot, target, decision, Path(folder), "r", lease, sample=4_000)
 
 
