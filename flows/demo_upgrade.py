@@ -62,7 +62,7 @@ def _upgraded(project: Project, story: Teller, ask: ProbeAsk, asked: str) -> boo
     """Carry the verdict out, if the gate lets it through without asking; whether it did."""
     story.command(f"upgrade docs {asked}")
     try:
-        report = carry_out(project, UpgradeRequest("docs", ask, Wish()), ShownProgress("carried over"))
+        report = carry_out(project, UpgradeRequest("docs", ask, Wish()), ShownProgress("done"))
     except (GateRefused, Refused) as error:
         story.say(f"evervec: {error}\n")
         story.step("upgrade", {"refused": str(error)})

@@ -160,11 +160,17 @@ class ShownProgress:
         self._verb = done
         self._stream = stream or sys.stderr
         self._bar: Any = None
+        self._total = 0
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, durable: int) -> None:
         if total == 0:
             return
+        if total != self._total:  # a run of several stages shows one after the other
+            self._total, self._started = total, time.monotonic()
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
         if self._stream.isatty():
             if self._bar is None:
                 from tqdm import tqdm

@@ -58,7 +58,7 @@ def upgrade(options: argparse.Namespace) -> int:
         wait=options.wait,
         dry_run=options.dry_run,
     )
-    report = run_upgrade(project, request, ShownProgress("carried over"))
+    report = run_upgrade(project, request, ShownProgress("done"))
     if options.json:
         print(json.dumps(asdict(report)))
         return 0
