@@ -1,7 +1,7 @@
 """How fast stored rows are carried over: 1 million × 384, from Parquet to committed Parquet and index.
 
-The floor, in the same run: read the vectors, one matrix product, write Parquet, make the LanceDB table with the
-same two indexes, sync and hash every file.
+The floor, in the same run: read the vectors, one matrix product, write Parquet, make the LanceDB table with
+the same two indexes, sync and hash every file.
 """
 
 import json
