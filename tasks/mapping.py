@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from encoders.basis.files import from_bytes
-from storage.building import Appended
 
+from encoders.basis.files import from_bytes
 from encoders.spec import EncoderFacts, EncoderSpec
 from storage import arrays, building, drafting, kept, parquet
+from storage.building import Appended
 from storage.commits import Counts, Release
 from storage.errors import CommitConflict
 from storage.locks import Lease
