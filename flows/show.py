@@ -168,6 +168,7 @@ class ShownProgress:
             return
         if total != self._total:  # a run of several stages shows one after the other
             self._total, self._started = total, time.monotonic()
+            self._last = self._started
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
