@@ -9,6 +9,7 @@ import numpy as np
 from encoders.basis import measure
 from encoders.basis.measure import Truth
 from encoders.errors import EncoderError
+from storage.errors import QueryRefused
 from storage.snapshot import Snapshot
 from tasks.errors import EncoderChanged, QueriesUnusable
 from tasks.native import natively
@@ -25,6 +26,10 @@ from tasks.sampling import Sample
 from tasks.targets import Target
 
 MOST_QUERIES = 1_000
+_LABELS = (
+    "Give a column, or an SQL expression, that tells items apart (see them: evervec sql 'SELECT * FROM "
+    "{}_items LIMIT 5')"
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Asked:
 def asked_of(project: Project, snapshot: Snapshot, queries: Path | None, label: str | None) -> Asked:
     """What a probe measures by: a file of judged queries, else a label, else the new encoder's neighbours.
 
-    Raises `QueriesUnusable`, or `QueryRefused` for a label that is no expression over the items.
+    Raises `QueriesUnusable`, also for a label that is no expression over the items.
     """
     if queries is not None and label is not None:
         raise QueriesUnusable("give --queries or --label, not both: a probe has one measure")
@@ -132,16 +137,17 @@ def asked_of(project: Project, snapshot: Snapshot, queries: Path | None, label: 
 
 def _labels(project: Project, collection: str, label: str) -> dict[str, str]:
     query = f"SELECT item_id, ({label})::VARCHAR AS label FROM {collection}_items"
-    with open_reader(project) as lake:
-        table = lake.sql(query)
+    try:
+        with open_reader(project) as lake:
+            table = lake.sql(query)
+    except QueryRefused as error:
+        said = str(error).splitlines()[0]
+        raise QueriesUnusable(f"--label {label}: {said} {_LABELS.format(collection)}") from None
     rows = zip(table["item_id"].to_pylist(), table["label"].to_pylist(), strict=True)
     found = {item_id: value for item_id, value in rows if value is not None}
     if len(set(found.values())) < 2:
-        raise QueriesUnusable(
-            f"--label {label}: {'all items have the same' if found else 'no item has one'}; give a column or "
-            "an SQL expression that tells items apart (see them: evervec sql 'SELECT * FROM "
-            f"{collection}_items LIMIT 5')"
-        )
+        what = "All items have the same." if found else "No item has one."
+        raise QueriesUnusable(f"--label {label}: {what} {_LABELS.format(collection)}")
     return found
 
 
