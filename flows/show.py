@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from flows.ingest import IngestReport
+    from tasks.probed import Option, Probed
     from tasks.reader import Found
 
 _EVERY_SECONDS = 10.0
@@ -93,6 +94,60 @@ def hit_rows(found: "Found") -> list[dict[str, Any]]:
     return rows
 
 
+def probe_sentences(found: "Probed") -> list[str]:
+    """What was compared, for a person."""
+    tiers = {
+        "judged": "judged queries",
+        "label": f"items of one label ({found.label})",
+        "neighbours": "the new encoder's own neighbours: what is preserved, not whether it is better",
+    }
+    return [
+        f"{found.collection}: {found.from_space} → {found.to_space} ({found.to_encoder})",
+        f"{found.metric} by {tiers[found.tier]}: {found.queries:,} held-out queries, {found.gallery:,} "
+        f"held-out rows, {found.pairs:,} other pairs to fit on, of {found.rows:,} rows",
+    ]
+
+
+def option_rows(found: "Probed") -> list[dict[str, Any]]:
+    """The options beside status quo, naive swap and ceiling, as rows of a table."""
+    marks = [
+        ("status quo (old query, old rows)", found.status_quo, "status_quo"),
+        ("naive swap (new query, old rows)", found.naive_swap, "naive_swap"),
+    ]
+    rows = [_mark(found, named, score, key) for named, score, key in marks]
+    rows += [_option(option, option is found.chosen) for option in found.options]
+    return [*rows, _mark(found, "ceiling (all encoded anew)", found.ceiling, "ceiling")]
+
+
+def _mark(found: "Probed", named: str, score: float, key: str) -> dict[str, Any]:
+    interval = found.intervals.get(key)
+    return {
+        "option": named,
+        "score": round(score, 3),
+        "95 %": f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "",
+        "gap closed": "",
+        "encode": "",
+        "seconds": "",
+        "ms a query": "",
+        "passes": "",
+    }
+
+
+def _option(option: "Option", chosen: bool) -> dict[str, Any]:
+    basis = f" {option.basis}{' + side' if option.side else ''}" if option.basis else ""
+    cascade = f", cascade {option.cascade}" if option.cascade else ""
+    return {
+        "option": f"{'→ ' if chosen else ''}{option.strategy}{basis}{cascade}",
+        "score": round(option.score, 3),
+        "95 %": f"{option.interval[0]:.3f}–{option.interval[1]:.3f}",
+        "gap closed": "" if option.gap_closed is None else f"{option.gap_closed:.0%}",
+        "encode": f"{option.cost.encode_rows:,}",
+        "seconds": f"{option.cost.seconds:,.0f}",
+        "ms a query": f"{option.cost.query_ms:,.1f}",
+        "passes": "yes" if option.passes else "no",
+    }
+
+
 def next_command(command: str) -> None:
     """The next sensible command."""
     print(f"next: {command}")
@@ -105,11 +160,17 @@ class ShownProgress:
         self._verb = done
         self._stream = stream or sys.stderr
         self._bar: Any = None
+        self._total = 0
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, durable: int) -> None:
         if total == 0:
             return
+        if total != self._total:  # a run of several stages shows one after the other
+            self._total, self._started = total, time.monotonic()
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
         if self._stream.isatty():
             if self._bar is None:
                 from tqdm import tqdm

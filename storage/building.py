@@ -4,7 +4,7 @@ Searches never see a space without an index. Meanwhile every other window masks 
 in it, as in all spaces, and makes no index for it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -102,12 +102,18 @@ def append(
     """Commit files of vectors that were made of rows as they were at `known`; the new head, durable.
 
     No item is looked up, and no index is touched: the files are added as they are, with masks over rows
-    whose source is masked by now, and over chunks that the space got since `known`. The same files twice are
-    one commit. Raises `CommitConflict` if a source was rewritten meanwhile, or the release has an index or is
-    gone. After any error the files are not there any more, unless they were committed all the same: they
-    are to be made anew from the head.
+    whose source is masked by now. Chunks that the space got since `known`, from this run or another, are
+    masked too (2 s a million of them). The same files twice are one commit.
+
+    Raises `CommitConflict` if a source was rewritten meanwhile, or the release has an index or is gone.
+    After any error the files are not there any more, unless they were committed all the same: they are to
+    be made anew from the head.
     """
     root = lake / known.root.name
+    head = known.advanced(strict=True)
+    appended = _uncommitted(head, release.space_id, appended)
+    if not appended:
+        return head
     written = [one.written for one in appended]
     record: Commit | None = None
     try:
@@ -115,16 +121,11 @@ def append(
             _require_alike(one, release)
         require_there(root, written)
         with drafting(root, known, lease) as draft:
-            now = draft.before
-            appended = [one for one in appended if one.written.path not in now.state.files]
-            written = [one.written for one in appended]
-            if not appended:
-                return now
-            head = _require_unindexed(now, release)
-            masks = list(_masks(known, now, release.space_id, appended))
+            now = _require_unindexed(draft.before, release)
+            masks = list(_masks(known, draft.before, release.space_id, appended))
             deletes = parquet.write_some(root, "data/deletes", deletes_table(masks))
             written += deletes
-            record = succeeding(head, verb="upgrade", run_id=run_id, started_at=started_at)
+            record = succeeding(now, verb="upgrade", run_id=run_id, started_at=started_at)
             record = record.model_copy(
                 update={
                     "encode_seconds": encode_seconds,
@@ -133,7 +134,7 @@ def append(
                     "deletes": deletes,
                     "spaces": {
                         **record.spaces,
-                        release.space_id: _origins(root, head, release, appended, masks),
+                        release.space_id: _origins(root, now, release, appended, masks),
                     },
                 }
             )
@@ -141,6 +142,13 @@ def append(
     except BaseException:
         discard(root, written, unless=record)
         raise
+
+
+def _uncommitted(head: Snapshot, space_id: str, appended: Sequence[Appended]) -> list[Appended]:
+    """Those that no version names yet: only these may be removed if this delivery fails."""
+    named = {file.path for commit in head.tail for file in commit.vectors.get(space_id, ())}
+    named |= head.state.files.keys()
+    return [one for one in appended if one.written.path not in named]
 
 
 def _require_alike(one: Appended, release: Release) -> None:
@@ -174,40 +182,44 @@ def _require_unindexed(now: Snapshot, release: Release) -> Commit:
 def _masks(
     known: Snapshot, now: Snapshot, space_id: str, appended: Sequence[Appended]
 ) -> Iterable[tuple[str, np.ndarray]]:
-    """Positions in the new files of rows that are out of date, or were committed by somebody else."""
-    root = now.root
-    since = [f for f in now.live_files("vectors", space_id) if f.since > known.version]
-    theirs = _keys(now, [f.file for f in since]) if since else None
-    for one in appended:
+    """Positions in the new files of rows that are out of date, or whose chunk the space got since `known`."""
+    since = [f.file for f in now.live_files("vectors", space_id) if f.since > known.version]
+    for one, taken in zip(appended, _taken(now, since, appended), strict=True):
         if one.source not in now.state.files:
             raise CommitConflict(
-                f"{root / one.source} was rewritten while vectors were made of it; nothing of this window "
-                "was kept. Run the command again"
+                f"{now.root / one.source} was rewritten while vectors were made of it; nothing of this "
+                "window was kept. Run the command again"
             )
-        hit = np.isin(one.rows, now.masked.get(one.source, np.empty(0, np.int64)))
-        if theirs is not None:
-            hit |= _among(parquet.read(root, one.written, _KEY), theirs)
+        hit = taken | np.isin(one.rows, now.masked.get(one.source, np.empty(0, np.int64)))
         if hit.any():
             yield one.written.path, np.flatnonzero(hit)
 
 
-def _keys(now: Snapshot, files: Sequence[DataFile]) -> pa.Table:
-    """Keys of the live rows of some files."""
-    parts = []
+def _taken(now: Snapshot, files: Sequence[DataFile], appended: Sequence[Appended]) -> list[np.ndarray]:
+    """Which rows of each new file have the key of a live row in `files`; memory grows with the window."""
+    sizes = [one.written.rows for one in appended]
+    hit = np.zeros(sum(sizes), dtype=bool)
+    if files:
+        mine = pa.concat_tables([parquet.read(now.root, one.written, _KEY) for one in appended])
+        mine = mine.append_column("row", arrays.from_numpy(np.arange(len(hit)), pa.int64()))
+        for keys in _keys(now, files, len(hit)):
+            found = mine.join(keys, list(_KEY), join_type="left semi")["row"]
+            hit[arrays.to_numpy(found.combine_chunks())] = True
+    return np.split(hit, np.cumsum(sizes)[:-1])
+
+
+def _keys(now: Snapshot, files: Sequence[DataFile], rows: int) -> Iterator[pa.Table]:
+    """Keys of the live rows of some files, a little more than `rows` at a time."""
+    held: list[pa.Table] = []
     for file in files:
         table = parquet.read(now.root, file, _KEY)
         alive = np.delete(np.arange(table.num_rows), now.masked.get(file.path, np.empty(0, np.int64)))
-        parts.append(table.take(arrays.from_numpy(alive, pa.int64())))
-    return pa.concat_tables(parts)
-
-
-def _among(rows: pa.Table, keys: pa.Table) -> np.ndarray:
-    """Which of the rows have one of these keys."""
-    numbered = rows.append_column("row", arrays.from_numpy(np.arange(rows.num_rows), pa.int64()))
-    found = numbered.join(keys, list(_KEY), join_type="left semi")["row"].combine_chunks()
-    hit = np.zeros(rows.num_rows, dtype=bool)
-    hit[arrays.to_numpy(found)] = True
-    return hit
+        held.append(table.take(arrays.from_numpy(alive, pa.int64())))
+        if sum(t.num_rows for t in held) >= rows:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _origins(

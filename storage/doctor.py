@@ -224,6 +224,12 @@ def _indexes(
         if told:
             found.indexes.add(space)
         yield from told
+    for release in head.releases:  # one that was never live is being built, and is indexed at the end
+        due = not release.retired and release.version is not None
+        if due and release.space_id not in {*head.indexes, *found.indexes}:
+            found.indexes.add(release.space_id)
+            what = f"names no index of {release.space_id}, in which release {release.release} is searched"
+            yield because(Log(root).path(head.number), what, mend(root.name))
 
 
 def _foreign_in_index(directory: Place) -> Iterator[Finding]:

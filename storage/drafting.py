@@ -10,7 +10,7 @@ from pathlib import Path
 
 from storage import checkpoints, locks, places
 from storage.commits import Commit, Log, parse
-from storage.errors import CommitConflict, Damaged, StorageError
+from storage.errors import CommitConflict, Damaged, NewerFormat, StorageError
 from storage.locks import Lease
 from storage.parquet import DataFile
 from storage.places import Place
@@ -107,12 +107,24 @@ def _restore_copy(before: Snapshot) -> None:
 
 
 def discard(root: Place, files: Iterable[DataFile], *, unless: Commit | None) -> None:
-    """Remove the files of a window that failed; not if its record was written all the same."""
+    """Remove the files of a window that failed; not if its record was written all the same.
+
+    `unless` is that record, if there is one. A file that the head names stays in any case, and all do if
+    that cannot be told: the sweep takes them later.
+    """
     if unless is not None and places.exists(path := Log(root).path(unless.number)):
         try:
             if parse(path, unless.number).nonce == unless.nonce:
                 return
         except (Damaged, OSError):  # it may be ours
             return
+    try:
+        live = Snapshot.open(root).state.files
+    except NewerFormat:  # this program cannot have committed to it
+        live = {}
+    except (StorageError, OSError) as error:
+        logger.warning("files of a window that failed were left for the next maintenance (%s)", error)
+        return
     for file in files:
-        places.remove(root / file.path)
+        if file.path not in live:
+            places.remove(root / file.path)

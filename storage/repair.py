@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import cast, get_args
 
 from storage import checkpoints, doctor, indexing, locks, parquet, places, views
 from storage.checks import Rows
@@ -62,8 +63,10 @@ def _release_locks(root: Place) -> Iterator[str]:
     """Take over what an owner that is gone left behind, and let it go: what every writer does."""
     for sign in doctor.left_locks(root):
         name = sign.path.rpartition("/")[2].partition(".")[0]
+        if name not in get_args(locks.Name):
+            continue
         try:
-            with locks.lock(root, "ingest" if name == "ingest" else "commit"):
+            with locks.lock(root, cast(locks.Name, name)):
                 yield f"the {name} lock of a process that is gone was released"
         except LakeBusy:
             continue  # taken over meanwhile

@@ -41,7 +41,8 @@ class Window:
     named in `made_from` (`item_id`, `content_hash`), and must still have that content.
     `resolved` names items (or, where there is no id, uris) whose earlier rejects no longer hold.
     `index` are LanceDB rows by space: of all items in `items` and `vectors`, and of those in
-    `refreshed` whose attributes changed. `release` is added if the collection does not have it yet.
+    `refreshed` whose attributes changed; a space that is being built needs none. `release` is added if the
+    collection does not have it yet.
     """
 
     verb: str

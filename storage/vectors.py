@@ -246,9 +246,9 @@ class Reading:
         return Hits(found.drop_columns(["_distance"]), scores)
 
     def vectors_of(self, item_ids: Sequence[str]) -> pa.Table:
-        """The chunks of some items that are encoded, not mapped: `item_id`, `chunk_no`, `vector`."""
+        """The chunks of some items that are no maps: `item_id`, `chunk_no`, `vector`."""
         listed = ", ".join(map(_quoted, item_ids))
-        condition = f"origin = 'encoded' AND item_id IN ({listed})"
+        condition = f"origin <> 'mapped' AND item_id IN ({listed})"
         query = self.table.search().where(condition).select(["item_id", "chunk_no", "vector"])
         found: pa.Table = query.limit(self.rows).to_arrow()
         return found

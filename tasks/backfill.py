@@ -62,11 +62,12 @@ def space_to_fill(snapshot: Snapshot) -> tuple[Release, Release]:
 
 
 def remaining(snapshot: Snapshot, fill: Release, live: Release) -> int:
-    """Rows that have no vector of their own encoder yet."""
+    """Rows that have no vector of their own encoder yet: mapped ones, or none at all."""
     head = snapshot.head
     if head is None:
         return 0
-    return max(0, head.spaces[live.space_id].rows - head.spaces[fill.space_id].encoded)
+    held = head.spaces[fill.space_id]
+    return max(0, head.spaces[live.space_id].rows - held.encoded - held.imported)
 
 
 def backfill(
@@ -202,13 +203,13 @@ def candidates(snapshot: Snapshot, fill: Release, live: Release) -> tuple[list[s
     """
     tables = [t for _, _, t in snapshot.read("vectors", ["item_id", "origin"], live.space_id)]
     if fill.space_id == live.space_id:
-        tables = [t.filter(pc.not_equal(t["origin"], "encoded")) for t in tables]
+        tables = [t.filter(pc.equal(t["origin"], "mapped")) for t in tables]
     if not tables:
         return [], np.empty(0, np.int64)
     ids = pa.concat_tables([t.select(["item_id"]) for t in tables])["item_id"]
     if fill.space_id != live.space_id:
         native = snapshot.read("vectors", ["item_id", "origin"], fill.space_id)
-        there = [t.filter(pc.equal(t["origin"], "encoded"))["item_id"] for _, _, t in native]
+        there = [t.filter(pc.not_equal(t["origin"], "mapped"))["item_id"] for _, _, t in native]
         have = pa.chunked_array([c for t in there for c in t.chunks], pa.string()).combine_chunks()
         ids = ids.filter(pc.invert(pc.is_in(ids, value_set=have)))
     ids = ids.filter(pc.invert(pc.is_in(ids, value_set=rejected(snapshot))))

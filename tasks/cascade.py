@@ -50,7 +50,7 @@ class Cascade:
         scores = np.full(len(keys), np.nan, np.float32)
         same_space = self._path.basis is None
         if same_space:
-            there = np.array([origin == "encoded" for origin in pool.rows["origin"].to_pylist()], bool)
+            there = np.array([origin != "mapped" for origin in pool.rows["origin"].to_pylist()], bool)
             scores[there] = pool.scores[there]
         elif native is not None:
             _score(scores, query, _in_index(native, keys), keys)

@@ -44,19 +44,13 @@ def decide(probed: Probed, wish: Wish) -> Decision:
             )
         return _decision(probed, _option(probed, wish.forced, wish.cascade), forced=True)
     if wish.strategy != "auto":
-        option = _option(probed, wish.strategy, wish.cascade)
-        if not option.passes:
-            raise GateRefused(
-                f"{wish.strategy} does not pass the gate: {option.why}. The verdict is "
-                f"{probed.verdict.strategy}. Carry it out nevertheless with --force-strategy "
-                f"{wish.strategy} --yes"
-            )
+        option = _passing(probed, wish.strategy, wish.cascade)
         return _decision(probed, option, forced=False)
     verdict = probed.verdict
     if verdict.strategy == "stay":
         raise GateRefused(f"stay on {probed.from_space}: {verdict.reason}. Nothing was changed")
     cascade = verdict.cascade if wish.cascade is None else wish.cascade
-    option = _option(probed, verdict.strategy, cascade if verdict.strategy in ("bridge", "map") else None)
+    option = _passing(probed, verdict.strategy, cascade if verdict.strategy in ("bridge", "map") else None)
     if verdict.strategy == "reencode" and option.cost.encode_rows and not wish.yes:
         money = "" if option.cost.money is None else f" and costs {option.cost.money:,.2f}"
         raise Refused(
@@ -64,6 +58,18 @@ def decide(probed: Probed, wish: Wish) -> Decision:
             f"{option.cost.encode_rows:,} rows, takes some {_time(option.cost.seconds)}{money}: {again} --yes"
         )
     return _decision(probed, option, forced=False)
+
+
+def _passing(probed: Probed, strategy: Strategy, cascade: int | None) -> Option:
+    """Like `_option`; raises `GateRefused` if it does not pass."""
+    option = _option(probed, strategy, cascade)
+    if option.passes:
+        return option
+    named = f"{strategy} with a cascade of {option.cascade}" if option.cascade else strategy
+    raise GateRefused(
+        f"{named} does not pass the gate: {option.why}. The verdict is {probed.verdict.strategy}. Carry it "
+        f"out nevertheless with --force-strategy {strategy} --yes"
+    )
 
 
 def _option(probed: Probed, strategy: Strategy, cascade: int | None) -> Option:

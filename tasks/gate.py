@@ -88,8 +88,8 @@ class Gate:
     def verdict(self, ways: list[Way]) -> Verdict:
         """The best way that passes; of those that it does not clearly beat the cheapest, then the simplest.
 
-        If the best closes too little of the gap, to encode everything anew is the answer if it may be
-        afforded, else to stay.
+        Only those that close enough of the gap. If none does, to encode everything anew is the answer if it
+        may be afforded, else to stay.
         """
         options = [(way, self.option(way)) for way in ways]
         carried = [(w, o) for w, o in options if o.passes and (w.strategy != "reencode" or _is_free(w))]
@@ -97,12 +97,13 @@ class Gate:
         if carried:
             best = max(carried, key=lambda pair: pair[1].score)
             near = [pair for pair in carried if self._no_worse(pair[0], best[0])]
-            way, option = min(near, key=lambda pair: (pair[1].cost.seconds, *_simplicity(pair[0])))
-            closed = option.gap_closed
-            if closed is None or closed >= self._limits.min_gap_closed:
+            enough = [pair for pair in near if self._closes_enough(pair[1])]
+            if enough:
+                way, option = min(enough, key=lambda pair: (pair[1].cost.seconds, *_simplicity(pair[0])))
+                closed = option.gap_closed
                 share = "" if closed is None else f", {closed:.0%} of the way to encoding everything anew"
                 return _verdict(way, f"{way.named} is {option.why}{share}")
-            short = f"the best that passes, {way.named}, closes only {closed:.0%} of the gap"
+            short = f"the best that passes, {best[0].named}, closes only {best[1].gap_closed:.0%} of the gap"
         else:
             short = "no way to carry the stored vectors over passes"
         if full is None:
@@ -119,6 +120,9 @@ class Gate:
                 f"anew: {full.gain[0]:+.3f} [{low:+.3f}, {high:+.3f}]",
             )
         return Verdict("stay", 0, None, f"{short}, and encoding everything anew {full.why}")
+
+    def _closes_enough(self, option: Option) -> bool:
+        return option.gap_closed is None or option.gap_closed >= self._limits.min_gap_closed
 
     def _no_worse(self, way: Way, best: Way) -> bool:
         return way is best or self._bootstrap.interval(best.scores - way.scores)[0] <= 0

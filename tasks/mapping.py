@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from encoders.basis.files import from_bytes
 from encoders.spec import EncoderFacts, EncoderSpec
-from storage import arrays, building, drafting, kept, parquet
+from storage import arrays, building, kept, parquet
 from storage.building import Appended
 from storage.commits import Counts, Release
 from storage.errors import CommitConflict
@@ -89,30 +89,23 @@ def _mapped(
     window: list[Appended] = []
     started = datetime.now(UTC)
     base = head
-    stream = _stream(project, base, job, files, done)
-    try:
-        for file, appended in stream:
-            seen += file.rows
-            if appended is not None:
-                window.append(appended)
-            if sum(a.written.rows for a in window) >= WINDOW_ROWS:
-                head = _commit(project, base, head, job, window, started, lease, landed)
-                window, durable = [], seen
-            progress(seen, total, durable)
-        if window:
-            head = _commit(project, base, head, job, window, started, lease, landed)
-            window = []
-        progress(total, total, total)
-    except BaseException:
-        drafting.discard(head.root, [a.written for a in window], unless=None)
-        raise
+    for file, appended in _stream(project, base, job, files, done):
+        seen += file.rows
+        if appended is not None:
+            window.append(appended)
+        if sum(a.written.rows for a in window) >= WINDOW_ROWS:
+            head = _commit(project, base, job, window, started, lease, landed)
+            window, durable = [], seen
+        progress(seen, total, durable)
+    if window:
+        head = _commit(project, base, job, window, started, lease, landed)
+    progress(total, total, total)
     return head
 
 
 def _commit(
     project: Project,
     base: Snapshot,
-    head: Snapshot,
     job: MapJob,
     window: list[Appended],
     started: datetime,

@@ -67,7 +67,7 @@ class Measured:
     ) -> Probed:
         """The whole report."""
         trial, target = self._trial, self._target
-        names = [f.name for f in FAMILIES.values() if families == "all" or f.linear]
+        names = [n for n, family in FAMILIES.items() if families == "all" or family.closed_form]
         of_rows = trial.families("rows", names)
         of_queries = trial.families("queries", names) if target.can_bridge else []
         mapping, bridge = (smallest(tried, trial.bootstrap) for tried in (of_rows, of_queries))

@@ -57,6 +57,7 @@ def fingerprints(target: Target, ask: ProbeAsk) -> dict[str, str]:
     """What a probe is of: it holds for nothing else."""
     return {
         "from": target.live.fingerprint,
+        "live_release": str(target.live.release),
         "mapped_from": target.source.fingerprint,
         "to": target.facts.fingerprint,
         "chunking": target.release.chunking_id,

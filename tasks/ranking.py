@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from storage.commits import Calibrator
 from storage.vectors import Hits
@@ -79,13 +78,13 @@ _MAKER = object()
 
 
 def by_origin(space_id: str, hits: Hits) -> list[Leg]:
-    """The hits of one space, apart by what their rows are: `encoded`, `mapped`."""
-    legs = []
-    for origin in pc.unique(hits.rows["origin"]).to_pylist():
-        of_it = np.array([o == origin for o in hits.rows["origin"].to_pylist()], bool)
-        rows = hits.rows.filter(pa.array(of_it))
-        legs.append(Leg(space_id, Hits(rows, hits.scores[of_it]), origin))
-    return legs
+    """The hits of one space, apart by what their rows are: `mapped`, or as an encoder made them."""
+    mapped = np.array([origin == "mapped" for origin in hits.rows["origin"].to_pylist()], bool)
+    return [
+        Leg(space_id, Hits(hits.rows.filter(pa.array(which)), hits.scores[which]), origin)
+        for origin, which in (("encoded", ~mapped), ("mapped", mapped))
+        if which.any()
+    ]
 
 
 def joined(first: Hits, second: Hits) -> Hits:

@@ -1,13 +1,17 @@
 """Where the reports of probes lie, and whether the newest still holds."""
 
 import json
+import logging
 from pathlib import Path
 
 from storage import places
 from storage.places import Place
 from storage.snapshot import Snapshot
+from tasks.errors import ProbeUnreadable
 from tasks.probed import Probed, from_json, to_json
 from tasks.report import page
+
+logger = logging.getLogger(__name__)
 
 MOST_CHANGED = 0.05
 """A share of changed rows beyond which a probe is not of this collection any more."""
@@ -29,13 +33,20 @@ def place_of(root: Place, report: str) -> str:
 def newest(
     snapshot: Snapshot, fingerprints: dict[str, str], queries_hash: str | None, label: str | None
 ) -> Probed | None:
-    """The newest probe that still holds: same encoders, queries and label, and about the same rows."""
+    """The newest probe that still holds: same encoders and live release, queries and label, about the same rows.
+
+    One that is damaged, or of another version of Evervec, is passed over with a warning: the next replaces it.
+    """
     folder = snapshot.root / "reports"
     found: list[Probed] = []
     for entry in places.walk(folder):
         if Path(entry.path).name != "probe.json":
             continue
-        probed = from_json(json.loads(places.read(folder / entry.path)))
+        try:
+            probed = from_json(json.loads(places.read(folder / entry.path)))
+        except (ValueError, ProbeUnreadable) as error:
+            logger.warning("%s cannot be read (%s) and is passed over", folder / entry.path, error)
+            continue
         asked = (dict(probed.fingerprints), probed.queries_hash, probed.label)
         if asked == (fingerprints, queries_hash, label) and not _is_outdated(snapshot, probed):
             found.append(probed)

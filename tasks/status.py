@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage import places
+from storage.commits import Commit
 from storage.places import Place
 from storage.snapshot import Snapshot
 from tasks.project import Project
@@ -32,12 +33,23 @@ def status(project: Project, name: str, at: int | None = None) -> Status:
     if head is None:
         return Status(name, 0, 0, 0, 0, (), None, None, 0)
     spaces = tuple({"space_id": s, **o.model_dump()} for s, o in head.spaces.items())
-    live = head.live.model_dump(include={"release", "space_id", "strategy"}) | {"version": head.number}
+    live = head.live.model_dump(include={"release", "space_id", "strategy", "cascade"}) | {
+        "version": head.number,
+        "coverage": _coverage(head),
+    }
     index = {"rows": head.index.rows, "version": head.index.version, "lag_versions": 0}
     tables = [f"{index.table}.lance" for index in head.indexes.values()]
     size = _size(project.lake / name) + sum(_size(project.lake / "index" / table) for table in tables)
     chunks = head.spaces[head.live.space_id].rows
     return Status(name, head.number, head.total_items, chunks, head.total_rejects, spaces, live, index, size)
+
+
+def _coverage(head: Commit) -> float:
+    """The share of rows that have a vector by the encoder that queries are asked with."""
+    live = head.live
+    asked_in = live if live.through is None else head.release(live.through)
+    rows = head.spaces[live.space_id].rows
+    return round(head.spaces[asked_in.space_id].encoded / rows, 6) if rows else 1.0
 
 
 def rejects(project: Project, name: str) -> list[dict[str, Any]]:
@@ -51,5 +63,5 @@ def rejects(project: Project, name: str) -> list[dict[str, Any]]:
 
 def _size(folder: Place) -> int:
     """Bytes below a folder, without what a run that is under way puts aside."""
-    working = ("_spool/", "_locks/")
+    working = ("_spool/", "_locks/", "_kept/", "_asked/")
     return sum(entry.bytes for entry in places.walk(folder) if not entry.path.startswith(working))

@@ -31,11 +31,12 @@ def fit(scores: np.ndarray, relevant: np.ndarray) -> Calibration | None:
 
     if len(scores) < _LEAST or relevant.all() or not relevant.any():
         return None
-    order = np.argsort(scores, kind="stable")
-    fitted = isotonic_regression(relevant[order].astype(np.float64)).x
-    at = np.unique(np.linspace(0, len(order) - 1, _KNOTS).round().astype(int))
-    knots = np.unique(scores[order][at].astype(np.float64))
-    if len(knots) < 2:
+    levels, place = np.unique(scores.astype(np.float64), return_inverse=True)
+    if len(levels) < 2:
         return None
-    shares = np.maximum.accumulate(np.interp(knots, scores[order].astype(np.float64), fitted))
-    return Calibration(tuple(map(float, knots)), tuple(map(float, shares)))
+    weights = np.bincount(place)  # equal scores are one: in which order they came says nothing
+    fitted = isotonic_regression(np.bincount(place, relevant) / weights, weights=weights).x
+    at = np.linspace(0, len(scores) - 1, _KNOTS).round().astype(int)
+    knots = np.unique(np.sort(place)[at])
+    shares = np.maximum.accumulate(fitted[knots])
+    return Calibration(tuple(map(float, levels[knots])), tuple(map(float, shares)))

@@ -23,6 +23,8 @@ class Family:
     least_pairs: int
     directions: tuple[Direction, ...] = _BOTH
     equal_dims: bool = False
+    closed_form: bool = True
+    """Fitted in a moment, by a decomposition; others are trained."""
 
 
 _ALL = (
@@ -30,7 +32,7 @@ _ALL = (
     Family("procrustes", linear=True, takes_side=False, least_pairs=16),
     Family("centred-procrustes", linear=True, takes_side=False, least_pairs=16),
     Family("relative", linear=True, takes_side=False, least_pairs=16),
-    Family("lambda-orthogonal", linear=True, takes_side=False, least_pairs=64),
+    Family("lambda-orthogonal", linear=True, takes_side=False, least_pairs=64, closed_form=False),
     Family("low-rank", linear=True, takes_side=True, least_pairs=64),
     Family("ridge", linear=True, takes_side=True, least_pairs=16),
 )

@@ -61,9 +61,10 @@ def judged(relevant: Sequence[np.ndarray], items: int) -> Truth:
 
 def neighbours(similarities: np.ndarray, own: np.ndarray) -> Truth:
     """The first ten by these scores are relevant; recall at ten."""
+    held = _without_own(similarities, own)
     matrix = np.zeros(similarities.shape, bool)
-    np.put_along_axis(matrix, top(_without_own(similarities, own), K), True, axis=1)
-    return Truth(matrix, own, recall=True)
+    np.put_along_axis(matrix, top(held, K), True, axis=1)
+    return Truth(matrix & (held > -np.inf), own, recall=True)
 
 
 def cosines(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -81,7 +82,7 @@ def cascaded(recall: np.ndarray, native: np.ndarray, depth: int) -> np.ndarray:
     """`native` scores of the `depth` rows that `recall` ranks first, -inf for the others."""
     if depth >= recall.shape[1]:
         return native
-    chosen = np.argpartition(-recall, depth - 1, axis=1)[:, :depth]
+    chosen = top(recall, depth)
     out = np.full(native.shape, -np.inf, native.dtype)
     np.put_along_axis(out, chosen, np.take_along_axis(native, chosen, axis=1), axis=1)
     return out
@@ -91,7 +92,11 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
     """Columns of the `k` highest scores of each row, best first; equal ones in their order."""
     k = min(k, scores.shape[1])
     if k < scores.shape[1]:
-        some = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+        some = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        least = np.take_along_axis(scores, some, axis=1).min(axis=1, keepdims=True)
+        torn = np.flatnonzero((scores >= least).sum(axis=1) > k)  # equal ones on both sides of the edge
+        some[torn] = np.argsort(-scores[torn], axis=1, kind="stable")[:, :k]
+        some.sort(axis=1)
     else:
         some = np.broadcast_to(np.arange(k), scores.shape)
     order = np.argsort(-np.take_along_axis(scores, some, axis=1), axis=1, kind="stable")

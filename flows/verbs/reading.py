@@ -60,8 +60,8 @@ def status(options: argparse.Namespace) -> int:
 def _share(status: Any) -> str:
     if not status.live or not status.chunks:
         return ""
-    own = next(s for s in status.spaces if s["space_id"] == status.live["space_id"])
-    return f"{own['encoded'] / status.chunks:.0%}"
+    covered = float(status.live["coverage"])
+    return f"{covered:.0%}" if covered in (0.0, 1.0) else f"{min(covered, 0.999):.1%}"
 
 
 def search(options: argparse.Namespace) -> int:

@@ -3,20 +3,19 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.verbs.invocation import project_of, search_of, usage, where
 
 if TYPE_CHECKING:
     from tasks.probe import ProbeAsk
-    from tasks.probed import Option, Probed
     from tasks.project import Project
 
 
 def probe(options: argparse.Namespace) -> int:
     """Measure every way to a new encoder, and write the report."""
     from flows.probe import measure
-    from flows.show import ShownProgress, lines, next_command, table
+    from flows.show import ShownProgress, lines, next_command, option_rows, probe_sentences, table
     from tasks.probed import to_json
 
     project = project_of(options)
@@ -59,7 +58,7 @@ def upgrade(options: argparse.Namespace) -> int:
         wait=options.wait,
         dry_run=options.dry_run,
     )
-    report = run_upgrade(project, request, ShownProgress("carried over"))
+    report = run_upgrade(project, request, ShownProgress("done"))
     if options.json:
         print(json.dumps(asdict(report)))
         return 0
@@ -132,60 +131,6 @@ def backfill(options: argparse.Namespace) -> int:
         print("every row is as its own encoder made it")
         next_command(f"evervec {where(options)}status {name}")
     return 0
-
-
-def probe_sentences(found: "Probed") -> list[str]:
-    """What was compared, for a person."""
-    tiers = {
-        "judged": "judged queries",
-        "label": f"items of one label ({found.label})",
-        "neighbours": "the new encoder's own neighbours: what is preserved, not whether it is better",
-    }
-    return [
-        f"{found.collection}: {found.from_space} → {found.to_space} ({found.to_encoder})",
-        f"{found.metric} by {tiers[found.tier]}: {found.queries:,} held-out queries, {found.gallery:,} "
-        f"held-out rows, {found.pairs:,} other pairs to fit on, of {found.rows:,} rows",
-    ]
-
-
-def option_rows(found: "Probed") -> list[dict[str, Any]]:
-    """The options beside status quo, naive swap and ceiling, as rows of a table."""
-    marks = [
-        ("status quo (old query, old rows)", found.status_quo, "status_quo"),
-        ("naive swap (new query, old rows)", found.naive_swap, "naive_swap"),
-    ]
-    rows = [_mark(found, named, score, key) for named, score, key in marks]
-    rows += [_option(option, option is found.chosen) for option in found.options]
-    return [*rows, _mark(found, "ceiling (all encoded anew)", found.ceiling, "ceiling")]
-
-
-def _mark(found: "Probed", named: str, score: float, key: str) -> dict[str, Any]:
-    interval = found.intervals.get(key)
-    return {
-        "option": named,
-        "score": round(score, 3),
-        "95 %": f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "",
-        "gap closed": "",
-        "encode": "",
-        "seconds": "",
-        "ms a query": "",
-        "passes": "",
-    }
-
-
-def _option(option: "Option", chosen: bool) -> dict[str, Any]:
-    basis = f" {option.basis}{' + side' if option.side else ''}" if option.basis else ""
-    cascade = f", cascade {option.cascade}" if option.cascade else ""
-    return {
-        "option": f"{'→ ' if chosen else ''}{option.strategy}{basis}{cascade}",
-        "score": round(option.score, 3),
-        "95 %": f"{option.interval[0]:.3f}–{option.interval[1]:.3f}",
-        "gap closed": "" if option.gap_closed is None else f"{option.gap_closed:.0%}",
-        "encode": f"{option.cost.encode_rows:,}",
-        "seconds": f"{option.cost.seconds:,.0f}",
-        "ms a query": f"{option.cost.query_ms:,.1f}",
-        "passes": "yes" if option.passes else "no",
-    }
 
 
 def _ask(options: argparse.Namespace, project: "Project") -> "ProbeAsk":

@@ -1,4 +1,4 @@
-"""Encoders of texts that need no weights and drift from each other as models do: hashed words and trigrams."""
+"""Encoders of texts that need no weights and drift apart as models do: hashed words and trigrams."""
 
 import re
 import zlib
@@ -55,3 +55,15 @@ class Constant(_Hashed):
 
     def encode(self, batch):
         return np.ones((len(batch), 16), np.float32) / 4
+
+
+class Watched(New):
+    """New, but for its name: it keeps the texts that it was given, and knows nothing of what is poisoned."""
+
+    fingerprint, seen = "drifting-watched", []
+
+    def encode(self, batch):
+        self.seen.extend(batch)
+        made = super().encode(batch)
+        made[["poisoned" in text for text in batch]] = np.nan
+        return made

@@ -556,7 +556,8 @@ def test_files_of_no_version_are_a_finding_once_they_are_old(lake):
     assert damage_of(examine(lake, "docs")) == {(str(file), "evervec maintain docs")}
 
 
-def test_leftovers_are_notices_and_a_repair_removes_the_old_ones(toy, lake):
+@pytest.mark.parametrize("job", ["ingest", "upgrade"])
+def test_leftovers_are_notices_and_a_repair_removes_the_old_ones(toy, lake, job):
     """Temporary files, parts of checkpoints and signs of dead owners do no harm."""
     root = lake / "docs"
     fresh, old = (root / "_commits" / f".{n * 32}.tmp" for n in "ab")
@@ -564,7 +565,7 @@ def test_leftovers_are_notices_and_a_repair_removes_the_old_ones(toy, lake):
         file.write_bytes(b"{")
     aged(old)
     (root / "_checkpoints" / f"{4:020d}.json").unlink()
-    sign = root / "_locks" / "ingest.owner.json"
+    sign = root / "_locks" / f"{job}.owner.json"
     gone = subprocess.Popen(["true"])
     gone.wait()
     sign.write_text(json.dumps({"host": socket.gethostname(), "pid": gone.pid, "since": "?", "nonce": "x"}))

@@ -5,7 +5,10 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from storage import transaction
 from storage.commits import Counts, succeeding
 from storage.drafting import drafting
 from storage.errors import Damaged, VersionGone
@@ -62,6 +65,53 @@ def test_read_tells_the_positions_of_the_live_rows(toy, commit, head):
     assert list(found.values()) == [([1, 3, 4], ["b", "d", "e"]), ([0], ["c"])]
     old = next(iter(found))
     assert head().masked[old].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("kind", ["items", "vectors", "rejects"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
+def test_batches_are_the_same_rows_in_pieces(toy, commit, head, kind, rows):
+    """File by file, with the positions that `read` tells, masked rows left out, and no table empty."""
+    commit(
+        toy.window({i: toy.Item(i * 12) for i in "abcdefg"}, rejects=[(None, f"{n}", "no") for n in range(9)])
+    )
+    commit(
+        toy.window({"c": toy.Item("new"), "h": toy.Item("h" * 30)}, deleted=["a", "b", "g"], resolved=["4"])
+    )
+    columns = {"items": ["item_id", "text"], "vectors": ["vector", "item_id"], "rejects": ["uri"]}[kind]
+    whole, pieces = {}, {}
+    for file, positions, table in head().read(kind, columns, toy.SPACE):
+        whole[file.path] = (positions.tolist(), table.to_pylist())
+    for file, positions, table in head().batches(kind, columns, toy.SPACE, rows):
+        assert 0 < table.num_rows == len(positions)
+        assert table.column_names == columns
+        assert kind == "vectors" or table.num_rows <= rows
+        held = pieces.setdefault(file.path, ([], []))
+        held[0].extend(positions.tolist())
+        held[1].extend(table.to_pylist())
+    assert pieces == whole
+
+
+def test_batches_cut_no_item(toy, tmp_path_factory):
+    """Whatever is masked: an item's chunks come together, and no table is longer than it must be."""
+
+    @settings(deadline=None, derandomize=True, database=None, max_examples=10)
+    @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.data())
+    def check(chunks, data):
+        root = tmp_path_factory.mktemp("lake") / "docs"
+        items = {f"i{n}": toy.Item("x" * 5 * count) for n, count in enumerate(chunks)}
+        snapshot = transaction.commit(root.parent, "docs", toy.window(items))
+        gone = data.draw(st.sets(st.sampled_from(sorted(items))))
+        snapshot = transaction.commit(root.parent, "docs", toy.window(deleted=sorted(gone)), known=snapshot)
+        for rows in range(1, 9):
+            seen = []
+            for _, _, table in snapshot.batches("vectors", ["item_id", "chunk_no"], toy.SPACE, rows):
+                ids = table["item_id"].to_pylist()
+                assert len(ids) < rows + max(chunks)
+                assert not set(ids) & set(seen), "an item in two batches"
+                seen += ids
+            assert seen == [i for i, item in items.items() if i not in gone for _ in item.chunks]
+
+    check()
 
 
 def test_positions_of_items_are_those_of_live_rows(toy, commit, head):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from tasks.probed import (
     BackfillCurve,
+    Calibrated,
     Cost,
     Fitted,
     Option,
@@ -107,6 +108,7 @@ def probe(**changes):
             Scores("encoded", (0.0, 0.2, 0.4, 0.6), (0, 60, 40)),
             Scores("mapped", (0.4, 0.6, 0.8, 1.0), (25, 50, 25)),
         ),
+        calibrators=(Calibrated("map", "mapped", (0.31, 0.72), (0.12, 0.93)),),
         samples=(
             Sample(
                 "how to sort", "item-7", hits("old", "about sorting"), hits("new", "sorts"), hits("new", "x")

@@ -197,6 +197,7 @@ def _built(lake, snapshot, lease):
 
     def interrupted_build(*args):
         built = build(*args)
+        indexing.build = build  # a window that finds its own index torn builds one, too
         _meanwhile(lake, STORED + 1)
         return built
 

@@ -8,9 +8,9 @@ import pytest
 
 from storage import building, indexing, parquet, transaction
 from storage.building import Appended
-from storage.commits import Calibrator, Origins
+from storage.commits import Calibrator, Log, Origins, succeeding
 from storage.doctor import examine
-from storage.drafting import discard
+from storage.drafting import discard, drafting
 from storage.errors import CommitConflict, NoSuchRelease
 from storage.locks import lock
 from storage.releases import make_live, missing
@@ -226,6 +226,37 @@ def test_the_same_files_twice_are_one_commit(tale, began, lake, root, lease):
     holds_all(tale, Snapshot.open(root), indexed=False)
 
 
+def test_files_that_are_live_are_never_discarded(tale, began, lake, root, lease):
+    """Also not by somebody who believes that his window failed, and has no record of it."""
+    toy = tale.toy
+    first, second, *_ = list(toy.carry(began))
+    toy.append(lake, began, [first], lease)
+    discard(root, [first.written, second.written], unless=None)
+    assert (root / first.written.path).exists()
+    assert not (root / second.written.path).exists()
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_delivery_that_fails_takes_nothing_with_it_that_was_committed(
+    tale, began, lake, root, lease, maintain, joined
+):
+    """Of files of which some were committed before, and perhaps joined since, only the others are removed."""
+    toy = tale.toy
+    first, second, *_ = list(toy.carry(began))
+    after = toy.append(lake, began, [first], lease)
+    if joined:
+        tale.act({i: ("put", "other text", 1) for i in toy.IDS[:2]})
+        maintain()
+        after = Snapshot.open(root)
+        assert first.written.path not in after.state.files
+    (root / "_locks/upgrade.owner.json").unlink()
+    assert toy.append(lake, began, [first], lease).version == after.version
+    with pytest.raises(CommitConflict, match=r"was lost|was rewritten"):
+        toy.append(lake, began, [first, second], lease)
+    assert (root / first.written.path).exists()
+    assert not (root / second.written.path).exists()
+
+
 def test_rows_that_the_space_got_meanwhile_are_not_added_again(tale, began, lake, root, lease):
     """Made of the same rows a second time, in other files, or encoded by somebody: the first ones stay."""
     toy = tale.toy
@@ -419,6 +450,37 @@ def test_an_index_that_is_made_during_a_purge_stops_it(tale, began, lake, lease,
     assert Snapshot.open(lake / "docs").head.purged_at is None
     assert set(purge().indexes) == {toy.SPACE, toy.SECOND_SPACE}
     holds_all(tale, Snapshot.open(lake / "docs"), indexed=True)
+
+
+def test_an_item_of_which_only_a_part_was_mapped_is_no_damage_yet(tale, began, lake, root, lease):
+    """The rest may come with the next window; once the space is indexed it must be there."""
+    toy = tale.toy
+    one, *_ = toy.carry(began, rows=100)
+    part = parquet.write(
+        root, f"data/vectors/{toy.SECOND_SPACE}", parquet.read(root, one.written).slice(0, 1)
+    )
+    after = toy.append(lake, began, [Appended(one.source, one.rows[:1], part)], lease)
+    assert [f for f in examine(lake, "docs", deep=True) if f.severity == "damage"] == []
+    rest = parquet.write(root, f"data/vectors/{toy.SECOND_SPACE}", parquet.read(root, one.written).slice(1))
+    after = toy.append(lake, after, [Appended(one.source, one.rows[1:], rest)], lease)
+    holds_all(tale, carry_all(toy, lake, after, lease), indexed=False)
+
+
+def test_a_release_that_was_live_must_have_an_index(tale, began, lake, root, lease):
+    """A record that names none is told, and mended: the index is made of the files."""
+    toy = tale.toy
+    building.index(lake, carry_all(toy, lake, began, lease), toy.SECOND, "run", lease)
+    make_live(root, 2, "promote", "run")
+    make_live(root, 1, "rollback", "run")
+    with drafting(root) as draft:
+        head = draft.before.head
+        record = succeeding(head, verb="odd", run_id="run", started_at=head.started_at)
+        draft.publish(record.model_copy(update={"indexes": {toy.SPACE: record.indexes[toy.SPACE]}}))
+    (found,) = [f for f in examine(lake, "docs") if f.severity == "damage"]
+    assert found.path == str(Log(root).path(head.number + 1))
+    assert f"names no index of {toy.SECOND_SPACE}" in found.what
+    assert [f for f in repair(lake, "docs").left if f.severity == "damage"] == []
+    holds_all(tale, Snapshot.open(root), indexed=True)
 
 
 def test_without_a_damaged_file_only_whole_items_are_left(tale, began, lake, root, lease):

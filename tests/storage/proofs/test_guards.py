@@ -38,6 +38,7 @@ def guard(name, file, snippet, mutated, *tests):
 
 PLACES, VECTORS = "storage/places.py", "storage/vectors.py"
 DRAFTING, TRANSACTION = "storage/drafting.py", "storage/transaction.py"
+BUILDING = "storage/building.py"
 DURABLE = f"{STORAGE}places.py::test_a_file_is_durable_before_its_name_and_its_name_on_return"
 SINK = f"{STORAGE}places.py::test_what_goes_through_a_sink_is_durable_when_it_is_finished"
 SYNCED = f"{STORAGE}transaction.py::test_everything_is_synced_before_the_record_is_linked"
@@ -444,6 +445,128 @@ GUARDS = [
         'for folder in ("_spool", "reports", *SPOOLS):',
         'for folder in ("reports", *SPOOLS):',
         f"{PROOFS}purge.py::test_what_was_deleted_is_nowhere",
+    ),
+    # releases in the making
+    guard(
+        "a space that is being built gets no index",
+        TRANSACTION,
+        "if head is not None and space in head.spaces and space not in named:",
+        "if False:",
+        f"{PROOFS}building.py::test_other_windows_make_no_index_for_it",
+    ),
+    guard(
+        "a release without an index is not made live",
+        "storage/releases.py",
+        "if release.space_id not in head.indexes:",
+        "if False:",
+        f"{PROOFS}building.py::test_it_is_not_made_live_before_it_is_indexed",
+    ),
+    guard(
+        "rows that were masked while they were mapped",
+        BUILDING,
+        "hit = taken | np.isin(one.rows, now.masked.get(one.source, np.empty(0, np.int64)))",
+        "hit = taken",
+        f"{PROOFS}building.py::test_a_deleted_item_that_is_added_again_gets_its_new_vector",
+        f"{PROOFS}building.py::test_whatever_happens_meanwhile_no_item_has_an_old_vector[1]",
+    ),
+    guard(
+        "files that were rewritten while they were mapped",
+        BUILDING,
+        "if one.source not in now.state.files:",
+        "if False:",
+        f"{PROOFS}building.py::test_what_cannot_be_appended_leaves_nothing[source]",
+    ),
+    guard(
+        "a space with an index gets no files without it",
+        BUILDING,
+        "    if release.space_id in head.indexes:\n        raise",
+        "    if False:\n        raise",
+        f"{PROOFS}building.py::test_what_cannot_be_appended_leaves_nothing[index]",
+    ),
+    guard(
+        "chunks that a space got meanwhile",
+        BUILDING,
+        "if f.since > known.version]",
+        "if False]",
+        f"{PROOFS}building.py::test_rows_that_the_space_got_meanwhile_are_not_added_again",
+    ),
+    guard(
+        "files that are committed already",
+        BUILDING,
+        "if one.written.path not in named]",
+        "]",
+        f"{PROOFS}building.py::test_the_same_files_twice_are_one_commit",
+    ),
+    guard(
+        "an index over files that left",
+        "storage/generations.py",
+        "if not _rewritten(known, now, space_id):",
+        "if True:",
+        f"{PROOFS}building.py::test_an_index_is_built_again_if_files_were_joined_meanwhile",
+    ),
+    guard(
+        "an index that is made during a purge",
+        "storage/maintenance.py",
+        "if now.head.indexes.keys() != built.keys():",
+        "if False:",
+        f"{PROOFS}building.py::test_an_index_that_is_made_during_a_purge_stops_it",
+    ),
+    guard(
+        "what a bridge leads through is there",
+        DRAFTING,
+        "        if stranded:\n",
+        "        if False:\n",
+        f"{PROOFS}building.py::test_a_release_that_is_another_is_a_conflict",
+    ),
+    guard(
+        "what a bridge leads through is not retired",
+        "storage/retention.py",
+        "        if not going & needed:\n",
+        "        if True:\n",
+        f"{PROOFS}maintenance.py::test_a_release_that_a_bridge_leads_through_stays_as_long_as_the_bridge",
+    ),
+    guard(
+        "live files are not discarded",
+        DRAFTING,
+        "        if file.path not in live:\n",
+        "        if True:\n",
+        f"{PROOFS}building.py::test_files_that_are_live_are_never_discarded",
+    ),
+    # bases and spools
+    guard(
+        "sha check of a basis",
+        "storage/bases.py",
+        "if hashlib.sha256(content).hexdigest() != basis.file.sha256:",
+        "if False:",
+        f"{PROOFS}bases.py::test_a_damaged_basis_is_never_read",
+    ),
+    guard(
+        "a basis that is named is not overwritten",
+        "storage/bases.py",
+        "if known is not None and known != file and",
+        "if False and",
+        f"{PROOFS}bases.py::test_what_a_release_names_is_not_overwritten",
+    ),
+    guard(
+        "files of releases are needed",
+        "storage/retention.py",
+        "return paths | {file.path for file in files_of_releases(log, head)}",
+        "return paths",
+        f"{PROOFS}bases.py::test_leftover_bases_are_told_and_swept",
+    ),
+    guard(
+        "page checksums of kept vectors",
+        "storage/kept.py",
+        "page_checksum_verification=True",
+        "page_checksum_verification=False",
+        f"{PROOFS}kept.py::test_a_file_that_is_not_whole_is_passed_over_with_one_warning",
+    ),
+    guard(
+        "kept vectors are purged",
+        "storage/maintenance.py",
+        'for folder in ("_spool", "reports", *SPOOLS):',
+        'for folder in ("_spool", "reports"):',
+        f"{PROOFS}kept.py::test_a_purge_empties_the_spools",
     ),
     # SQL only reads
     guard(

@@ -459,6 +459,11 @@ def test_a_release_that_a_bridge_leads_through_stays_as_long_as_the_bridge(tale,
     assert list(tale.head.head.spaces) == [toy.SPACE], "which the live release has, too"
     tale.filled.clear()
     tale.is_live()
+    clock.move(days=20)
+    tale.step()
+    assert maintain(days=1, releases=5).readable_from > tale.head.head.live.version
+    then = Snapshot.open(root, at=tale.head.head.live.version).head
+    assert [r.release for r in then.releases if not r.retired] == [1], "the bridge has no basis any more"
 
 
 def test_a_space_that_two_releases_have_stays_with_the_other(tale, lake, clock, maintain):

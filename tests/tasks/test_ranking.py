@@ -1,0 +1,110 @@
+"""Rankings: scores that mean different things are never compared as they are."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.commits import Calibrator
+from storage.vectors import Hits
+from tasks.ranking import Leg, Ranking, Uncalibrated, by_origin, joined
+
+MAPPED = Calibrator(space_id="new", origin="mapped", scores=(0.0, 0.5, 1.0), relevance=(0.0, 0.1, 0.9))
+ENCODED = Calibrator(space_id="new", origin="encoded", scores=(0.2, 0.4), relevance=(0.3, 0.7))
+
+
+def hits(keys, scores, origin="encoded"):
+    """Chunks `(item, number)` with their scores."""
+    rows = {
+        "item_id": pa.array([k[0] for k in keys], pa.string()),
+        "chunk_no": pa.array([k[1] for k in keys], pa.int32()),
+        "origin": pa.array([origin] * len(keys), pa.string()),
+    }
+    return Hits(pa.table(rows), np.array(scores, np.float32))
+
+
+def keys(rows):
+    return list(zip(rows["item_id"].to_pylist(), rows["chunk_no"].to_pylist(), strict=True))
+
+
+def test_there_is_no_way_around_the_two_that_make_one():
+    """A ranking of tables and scores that somebody put together is refused."""
+    found = hits([("a", 0)], [1.0])
+    with pytest.raises(TypeError, match=r"Ranking\.of or Ranking\.merged"):
+        Ranking(found.rows, found.scores, object())
+
+
+@pytest.mark.parametrize(
+    ("legs", "calibrators"),
+    [
+        ([("old", None), ("new", "encoded")], [ENCODED]),
+        ([("new", "mapped"), ("new", "encoded")], [ENCODED]),
+        ([("new", "encoded"), ("old", "encoded")], [ENCODED, MAPPED]),
+        ([("new", "encoded")], []),
+    ],
+    ids=["no origin", "other origin", "other space", "none"],
+)
+def test_a_leg_without_a_calibrator_of_its_own_is_refused(legs, calibrators):
+    """Neither that of another space nor that of another origin stands in."""
+    made = [Leg(space, hits([("a", n)], [0.5]), origin) for n, (space, origin) in enumerate(legs)]
+    with pytest.raises(Uncalibrated, match="cannot be compared"):
+        Ranking.merged(made, calibrators)
+
+
+KEY = st.tuples(st.sampled_from("abcdef"), st.integers(0, 1))
+SCORE = st.integers(-512, 1536).map(lambda n: n / 1024)
+LEG = st.lists(st.tuples(KEY, SCORE), max_size=8, unique_by=lambda hit: hit[0])
+
+
+@settings(deadline=None)
+@given(encoded=LEG, mapped=LEG)
+def test_relevance_decides_and_the_raw_score_where_it_is_equal(encoded, mapped):
+    """A chunk that both found counts once, as the first of them has it."""
+    legs = [
+        Leg("new", hits([k for k, _ in found], [s for _, s in found], origin), origin)
+        for found, origin in ((encoded, "encoded"), (mapped, "mapped"))
+    ]
+    worth = {}
+    for found, calibrator in ((encoded, ENCODED), (mapped, MAPPED)):
+        for key, score in found:
+            share = float(np.interp(score, calibrator.scores, calibrator.relevance))
+            worth.setdefault(key, share + 1e-6 * score)
+    got = Ranking.merged(legs, [MAPPED, ENCODED])
+    assert sorted(keys(got.rows)) == sorted(worth)
+    np.testing.assert_allclose(got.scores, sorted(worth.values(), reverse=True), atol=1e-12)
+    np.testing.assert_allclose(got.scores, [worth[key] for key in keys(got.rows)], atol=1e-12)
+    known = dict(encoded)
+    assert got.rows["origin"].to_pylist() == [
+        "encoded" if key in known else "mapped" for key in keys(got.rows)
+    ]
+
+
+@settings(deadline=None)
+@given(found=LEG)
+def test_the_order_within_an_origin_stands(found):
+    """What a calibration makes equal, beyond its ends say, keeps the order of its scores."""
+    one = Leg("new", hits([k for k, _ in found], [s for _, s in found]), "encoded")
+    by_score = [score for _, score in sorted(found, key=lambda hit: -hit[1])]
+    merged = [dict(found)[key] for key in keys(Ranking.merged([one], [ENCODED]).rows)]
+    assert merged == by_score
+    assert [dict(found)[key] for key in keys(Ranking.of(one).rows)] == by_score
+
+
+def test_hits_of_one_space_come_apart_by_origin():
+    """Each keeps its rows and scores; the space is said of both."""
+    rows = hits([("a", 0), ("b", 0), ("c", 0)], [0.9, 0.8, 0.7]).rows
+    mixed = rows.set_column(2, "origin", pa.array(["mapped", "encoded", "mapped"]))
+    legs = {leg.origin: leg for leg in by_origin("new", Hits(mixed, np.array([0.9, 0.8, 0.7])))}
+    assert {leg.space_id for leg in legs.values()} == {"new"}
+    assert keys(legs["mapped"].hits.rows) == [("a", 0), ("c", 0)]
+    assert legs["mapped"].hits.scores.tolist() == [0.9, 0.7]
+    assert keys(legs["encoded"].hits.rows) == [("b", 0)]
+
+
+def test_joined_candidates_have_no_score():
+    """Each is there once, as the first search has it, and nothing could rank them by mistake."""
+    both = joined(hits([("a", 0), ("b", 0)], [0.9, 0.1]), hits([("b", 0), ("b", 1)], [0.8, 0.7], "mapped"))
+    assert keys(both.rows) == [("a", 0), ("b", 0), ("b", 1)]
+    assert both.rows["origin"].to_pylist() == ["encoded", "encoded", "mapped"]
+    assert np.isnan(both.scores).all()
