@@ -1,7 +1,8 @@
 """What the queries of a probe are, and what each should find: judged, of one label, or by the new encoder."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ class Asked:
     queries_hash: str | None = None
     label: str | None = None
     unknown: int = 0
+    unused: int = 0
 
     @property
     def metric(self) -> str:
@@ -64,6 +66,19 @@ class Asked:
     @property
     def needed(self) -> set[str]:
         return {item_id for query in self.judged for item_id in query.relevant}
+
+    def within(self, most: int) -> "Asked":
+        """With as many of the judged queries, in a fixed draw, as have at most so many items for answers.
+
+        All those items are measured with, so that none of them is left to fit a map on.
+        """
+        chosen: list[Judged] = []
+        needed: set[str] = set()
+        for query in sorted(self.judged, key=_draw)[:MOST_QUERIES]:
+            if len(needed.union(query.relevant)) <= most:
+                needed.update(query.relevant)
+                chosen.append(query)
+        return replace(self, judged=tuple(chosen), unused=len(self.judged) - len(chosen))
 
     def queries(
         self,
@@ -100,7 +115,7 @@ class Asked:
         self, project: Project, snapshot: Snapshot, target: Target, sample: Sample, held: np.ndarray
     ) -> Queries:
         place = {sample.item_ids[i]: at for at, i in enumerate(held)}
-        queries = known(self.judged, set(place))[:MOST_QUERIES]
+        queries = known(self.judged, set(place))
         texts = [q.query for q in queries]
         new = _encoded(Asker(target.spec, target.facts, target.release), texts)
         path = path_of(snapshot, target.live)
@@ -133,6 +148,10 @@ def asked_of(project: Project, snapshot: Snapshot, queries: Path | None, label: 
     if label is not None:
         return Asked("label", labels=_labels(project, snapshot.root.name, label), label=label)
     return Asked("neighbours")
+
+
+def _draw(query: Judged) -> bytes:
+    return hashlib.blake2b(query.query.encode(), digest_size=8, key=b"queries").digest()
 
 
 def _labels(project: Project, collection: str, label: str) -> dict[str, str]:

@@ -73,7 +73,9 @@ def probe(
     Native vectors of the sample go into the spool of what was encoded in passing, so that a second probe,
     and the upgrade, find them. Raises `TooFew`, `GateRefused`, `EncoderChanged`, `QueriesUnusable`.
     """
+    items = snapshot.head.total_items if snapshot.head else 0
     judged = asked_of(project, snapshot, ask.queries, ask.label)
+    judged = judged.within(round(sampling.HELD_OUT * min(ask.sample, items)))
     known = fingerprints(target, ask)
     same = is_same_space(project, snapshot, target, folder, progress)
     source = target.live if same else target.source
@@ -134,8 +136,8 @@ def _trial(
     if len(fit_rows) < _LEAST_PAIRS or len(queries.truth.relevant) < _LEAST_QUERIES:
         raise TooFew(
             f"{len(fit_rows)} pairs to fit a map on and {len(queries.truth.relevant)} queries to measure it "
-            f"with are too few to conclude anything from (at least {_LEAST_PAIRS} and {_LEAST_QUERIES}). Give "
-            "a larger --sample, or other --queries or --label; a small collection is encoded anew in a "
+            f"with are too few to conclude anything from (at least {_LEAST_PAIRS} and {_LEAST_QUERIES}). "
+            "Give a larger --sample, or other --queries or --label; a small collection is encoded anew in a "
             f"moment: evervec upgrade {snapshot.root.name} --to {target.name} --force-strategy reencode --yes"
         )
     held = Held(

@@ -20,6 +20,16 @@ TOPICS = 8
 ASK = ("--to", "new", "--label", "topic", "--sample", "160", "--families", "linear")
 """What every probe of these texts is asked, so that all of them share one."""
 
+PLAIN = (*ASK, "--cascade", 0)
+WAYS = {
+    "bridge": (*PLAIN, "--strategy", "bridge"),
+    "bridge and cascade": (*ASK, "--strategy", "bridge"),
+    "map": (*PLAIN, "--strategy", "map"),
+    "map and cascade": (*ASK, "--strategy", "map"),
+    "reencode": (*PLAIN, "--strategy", "reencode"),
+    "reuse": ("--to", "same", "--strategy", "reuse", *PLAIN[2:]),
+}
+
 CONFIG = """
     lake: ./lake
     encoders:
