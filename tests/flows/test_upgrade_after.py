@@ -37,7 +37,7 @@ def test_a_backfill_makes_of_every_way_what_encoding_everything_gives(way, after
 
 
 def test_what_is_worth_most_is_encoded_first(after, tmp_path):
-    """Of an SQL order the highest values; of `asked`, what searches had for candidates, till it is all done."""
+    """Of an SQL order the highest values; of `asked` what searches had for candidates, till all is done."""
     desk = after("map and cascade")[0].copied(tmp_path)
     shutil.rmtree(desk.folder / "lake/docs/_kept", ignore_errors=True)
     settings = "searches: {note_candidates: true, keep_vectors: false}"
@@ -154,7 +154,7 @@ def test_a_purge_while_a_release_is_built_loses_nothing_of_it(before, after, tmp
 
 @pytest.mark.parametrize("way", ["map", "reencode", "bridge"])
 def test_an_upgraded_collection_can_be_taken_elsewhere(way, after, tmp_path):
-    """Exported and imported, its vectors are what they were, and the next ingest encodes none of them again."""
+    """Exported and imported, its vectors are what they were, and the next ingest encodes none again."""
     desk, _ = after(way)
     away = Desk.made(tmp_path / "away")
     shutil.copy(desk.folder / "rows.jsonl", away.folder)

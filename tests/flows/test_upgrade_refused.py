@@ -32,7 +32,7 @@ NO_UPGRADE = {
     "no strategy of that kind": (
         ("--to", "same", *QUICK, "--strategy", "map"),
         4,
-        "map with a cascade of 0 was not measured for collection 'docs'; there are: reuse",
+        "map was not measured for collection 'docs'; there are: reuse",
     ),
     "too few pairs": (
         ("--to", "new", *LABEL, "--sample", 5),
