@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from storage import arrays, kept, releases
 from storage.commits import Counts, Release
-from storage.errors import CommitConflict
+from storage.errors import CommitConflict, QueryRefused
 from storage.locks import Lease
 from storage.snapshot import Snapshot
 from tasks.errors import NothingThere, OrderUnknown
@@ -264,7 +264,10 @@ def _asked(snapshot: Snapshot, fill: Release) -> dict[str, float]:
 
 def _by_sql(project: Project, collection: str, expression: str) -> dict[str, float]:
     query = f"SELECT item_id, max(({expression})::DOUBLE) AS worth FROM {collection} GROUP BY item_id"
-    with open_reader(project) as lake:
-        table = lake.sql(query)
+    try:
+        with open_reader(project) as lake:
+            table = lake.sql(query)
+    except QueryRefused as error:
+        raise OrderUnknown(f"--order {_SQL}{expression}: {str(error).splitlines()[0]}") from None
     rows = zip(table["item_id"].to_pylist(), table["worth"].to_pylist(), strict=True)
     return {item_id: worth for item_id, worth in rows if worth is not None}

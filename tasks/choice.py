@@ -42,7 +42,7 @@ def choose(
         raise ValueError(f"{snapshot.root} is empty")
     if rechunk and wish.forced is None:
         wish = replace(wish, strategy="reencode")
-    if target.is_live and target.is_cut_alike:
+    if target.is_cut_alike and _asks(head, target, wish):
         return Choice(_as_it_is(snapshot, target, wish), None, note=_live(head.live))
     if (found := unfinished(head, target, wish)) is not None:
         return Choice(found, None, note=f"release {found.release} was begun before and is gone on with")
@@ -94,7 +94,19 @@ def measured(
 
 
 def _live(release: Release) -> str:
-    return f"release {release.release} is live already"
+    cascade = f", cascade {release.cascade}" if release.cascade else ""
+    return f"release {release.release} is live already ({release.strategy}{cascade})"
+
+
+def _asks(head: Commit, target: Target, wish: Wish) -> bool:
+    """Whether queries are asked by the target already; by a bridge, unless something else is wished for."""
+    if head.live.through is None:
+        return target.is_live
+    through = head.release(head.live.through)
+    return through.fingerprint == target.facts.fingerprint and (wish.forced or wish.strategy) in (
+        "auto",
+        "bridge",
+    )
 
 
 def _as_it_is(snapshot: Snapshot, target: Target, wish: Wish) -> Release:

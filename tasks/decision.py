@@ -77,7 +77,7 @@ def _option(probed: Probed, strategy: Strategy, cascade: int | None) -> Option:
     found = [o for o in probed.options if o.strategy == strategy and cascade in (None, o.cascade)]
     if not found:
         offered = ", ".join(dict.fromkeys(o.strategy for o in probed.options))
-        what = strategy if cascade is None else f"{strategy} with a cascade of {cascade}"
+        what = f"{strategy} with a cascade of {cascade}" if cascade else strategy
         raise GateRefused(
             f"{what} was not measured for collection {probed.collection!r}; there are: {offered} "
             f"(see the report {probed.id})"

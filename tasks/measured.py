@@ -101,7 +101,7 @@ class Measured:
             unreadable=len(self._native.rejected),
             changed=len(self._native.items) - len(self._sample.item_ids),
             verdict=verdict,
-            notes=self._notes(calibrated=mixed is not None and bool(mixed.calibrations)),
+            notes=self._notes(asked, calibrated=mixed is not None and bool(mixed.calibrations)),
         )
 
     def _ways(self, mapping: Tried | None, bridge: Tried | None, cascades: Sequence[int]) -> list[Way]:
@@ -204,7 +204,7 @@ class Measured:
         long = np.array(tokenizer.count(self._sample.texts)) > room
         return len(np.unique(self._sample.item_of[long]))
 
-    def _notes(self, *, calibrated: bool) -> tuple[str, ...]:
+    def _notes(self, asked: Asked, *, calibrated: bool) -> tuple[str, ...]:
         target, sample = self._target, self._sample
         depth = self._trial.depth(100)
         said = [
@@ -212,6 +212,10 @@ class Measured:
                 self._extent.rows > len(self._trial.held.gallery.old),
                 f"A cascade of 100 over the whole collection was measured at depth {depth} in the gallery, "
                 "which is so much smaller.",
+            ),
+            (
+                asked.unused > 0,
+                f"{asked.unused:,} more judged queries were left out, so that items remain to fit maps on.",
             ),
             (calibrated, "Mapped and encoded rows rank better through calibrators; the release gets them."),
             (
