@@ -33,9 +33,9 @@ def place_of(root: Place, report: str) -> str:
 def newest(
     snapshot: Snapshot, fingerprints: dict[str, str], queries_hash: str | None, label: str | None
 ) -> Probed | None:
-    """The newest probe that still holds: same encoders and live release, queries and label, about the same rows.
+    """The newest probe that still holds: same encoders, live release, queries and label, about the same rows.
 
-    One that is damaged, or of another version of Evervec, is passed over with a warning: the next replaces it.
+    One that is damaged, or of another version of Evervec, is passed over with a warning.
     """
     folder = snapshot.root / "reports"
     found: list[Probed] = []

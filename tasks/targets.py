@@ -78,15 +78,20 @@ def target_of(project: Project, snapshot: Snapshot, name: str, *, rechunk: bool 
 
 
 def source_of(head: Commit) -> Release:
-    """The release to map from: the live one, unless another that is kept holds more rows that are no maps.
+    """The release to map from: the live one, unless another cut alike holds more rows that are no maps.
 
     A mapped row is never mapped again: maps of maps lose more than either (arXiv 2510.13406).
     """
-    kept = [r for r in head.releases if not r.retired and r.version is not None]
+    live = head.live
+    kept = [
+        r
+        for r in head.releases
+        if not r.retired and r.version is not None and r.chunking_id == live.chunking_id
+    ]
 
     def natives(release: Release) -> tuple[int, bool]:
         held = head.spaces[release.space_id]
-        return held.encoded + held.imported, release.release == head.live_release
+        return held.encoded + held.imported, release.release == live.release
 
     return max(kept, key=natives)
 
@@ -104,8 +109,8 @@ def is_same_space(
     if not inputs or _least(before, canaries.make(target.spec, target.facts, inputs)) < SAME:
         return False
     ids = sampling.drawn(snapshot, source.space_id, _COMPARED, ())
-    job = job_of(project, snapshot, target.release, target.spec, target.facts)
-    native = natively(project, snapshot, job, target.release.chunking_id, ids, folder, progress)
+    job = job_of(project, snapshot, source, target.spec, target.facts)
+    native = natively(project, snapshot, job, source.chunking_id, ids, folder, progress)
     old = sampling.stored(snapshot, source, native.items)
     sample = sampling.joined(old, old, native, ())
     return bool(len(sample.old)) and _least(sample.old, sample.new) >= SAME
