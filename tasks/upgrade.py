@@ -19,8 +19,8 @@ from storage.places import Place
 from storage.snapshot import Snapshot
 from tasks import backfill, canaries, reports, sampling, verify
 from tasks.complete import complete
-from tasks.decision import Decision, Wish, decide
-from tasks.errors import Refused, RunFailed
+from tasks.decision import Decision, Wish, decide, recompute
+from tasks.errors import Refused, RunFailed, TooFew
 from tasks.filling import encode_items, fold_kept
 from tasks.mapping import MapJob, map_rows
 from tasks.native import natively
@@ -89,14 +89,32 @@ def begin(
     if (found := unfinished(head, target, strategy)) is not None:
         note = f"release {found.release} was begun before and is gone on with"
         return Begun(collection, target, found, run_id, not found.forced, note=note)
-    if target.is_live and strategy in ("auto", "reuse"):
-        note = f"{ask.to!r} is the encoder that is live already"
+    cut_so = rechunk and target.release.chunking_id == head.live.chunking_id
+    if target.is_live and (strategy in ("auto", "reuse") or cut_so):
+        note = f"{ask.to!r} is the encoder that is live already" + (", with these chunks" if cut_so else "")
         return Begun(collection, target, head.live, run_id, by_verdict=True, note=note)
-    probed = measured(project, snapshot, target, ask, folder, progress)
-    decision = decide(probed, replace(wish, strategy=strategy) if wish.forced is None else wish)
+    probed, decision = None, recompute(forced=wish.forced is not None)
+    if not (rechunk and target.is_live):  # else there are not two encoders to choose from
+        wish = replace(wish, strategy=strategy) if wish.forced is None else wish
+        probed, decision = _decided(project, snapshot, target, ask, wish, folder, progress)
     known = _as_decided(head, target, decision)
     release = known or start(project, snapshot, target, decision, folder, run_id, lease, sample=ask.sample)
-    return Begun(collection, target, release, run_id, not decision.forced, probed)
+    note = "" if probed else "it was asked for, and not measured"
+    return Begun(collection, target, release, run_id, not decision.forced, probed, note)
+
+
+def _decided(
+    project: Project, snapshot: Snapshot, target: Target, ask: ProbeAsk, wish: Wish, folder: Path,
+    progress: Progress,
+) -> tuple[Probed | None, Decision]:  # fmt: skip
+    """What was measured, and what it permits. To encode everything anew can be forced without any measure."""
+    try:
+        probed = measured(project, snapshot, target, ask, folder, progress)
+    except TooFew:
+        if wish.forced != "reencode" or not wish.yes:
+            raise
+        return None, recompute(forced=True)
+    return probed, decide(probed, wish)
 
 
 def measured(
