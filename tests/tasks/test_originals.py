@@ -132,7 +132,7 @@ def test_new_spans_by_the_same_encoder(docs, run_ingest):
 
 
 def test_new_spans_by_another_encoder(docs, run_ingest):
-    """What is measured is the encoder, with the spans that there are: those of the new are still to be made."""
+    """What is measured is the encoder, with the spans that there are: the new ones are still to be made."""
     project = recut(docs)
     report = upgraded(project, "new", Wish(forced="reencode", yes=True))
     assert report.verdict in ("stay", "map", "bridge", "reencode")
