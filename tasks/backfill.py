@@ -21,7 +21,9 @@ from tasks.project import Project
 from tasks.reader import open as open_reader
 
 ROUND_SECONDS = 60.0
-_FIRST_ROUND = 512
+_LEAST_ROUND = 32
+"""Rows of the first round, which tells how fast this machine is; and of any other, unless none are left."""
+
 _SQL = "sql:"
 
 
@@ -102,7 +104,7 @@ def backfill(
     return Backfilled(
         space_id=fill.space_id,
         version=snapshot.version,
-        reencoded=done.rows,
+        reencoded=done.counts.chunks,
         folded=folded.counts.chunks,
         remaining=remaining(snapshot, fill, live),
         rejected=done.counts.rejected,
@@ -131,7 +133,6 @@ class _Rounds:
         self._budget, self._started = budget, started
         seconds = _seconds_of(project, snapshot.root.name, budget)
         self._until = None if seconds is None else started + seconds
-        self.rows = 0
         self.left = 0
         self.counts = Counts()
 
@@ -143,24 +144,23 @@ class _Rounds:
             fit = int(np.searchsorted(ends, most, side="right"))
             self.left = len(ranked) - fit
             ranked = ranked[:fit]
-        total = sum(size for _, size in ranked)
-        at, room = 0, _FIRST_ROUND
+        total, done = sum(size for _, size in ranked), 0
+        at, room = 0, _LEAST_ROUND
         while at < len(ranked) and not self._is_over():
             began = time.monotonic()
             stop, size = at, 0
             while stop < len(ranked) and (size < room or stop == at):
                 size += ranked[stop][1]
                 stop += 1
-            self._round([item_id for item_id, _ in ranked[at:stop]])
-            self.rows += size
+            self._round([item_id for item_id, _ in ranked[at:stop]], self._folder / f"round-{at}")
+            done += size
             at = stop
-            self._progress(self.rows, total, self.rows)
+            self._progress(done, total, done)
             rate = size / max(time.monotonic() - began, 1e-3)
-            room = max(_FIRST_ROUND, int(rate * min(ROUND_SECONDS, self._seconds_left())))
+            room = max(_LEAST_ROUND, int(rate * min(ROUND_SECONDS, self._seconds_left())))
         self.left += len(ranked) - at
 
-    def _round(self, item_ids: list[str]) -> None:
-        folder = self._folder / f"round-{self.rows}"
+    def _round(self, item_ids: list[str], folder: Path) -> None:
         for _ in range(3):
             try:
                 self._snapshot = self._snapshot.advanced(strict=True)

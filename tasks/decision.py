@@ -19,7 +19,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be built: `family` and `side` say by which basis, `report` after which probe."""
+    """What is to be built: `family` and `side` say by which basis, `report` after which probe ("": none)."""
 
     strategy: Strategy
     family: str | None
@@ -58,6 +58,11 @@ def decide(probed: Probed, wish: Wish) -> Decision:
             f"{option.cost.encode_rows:,} rows, takes some {_time(option.cost.seconds)}{money}: {again} --yes"
         )
     return _decision(probed, option, forced=False)
+
+
+def recompute(*, forced: bool) -> Decision:
+    """Everything is to be encoded anew, though no probe says so: it is the one way that needs none."""
+    return Decision("reencode", None, False, 0, forced, report="", metrics={})
 
 
 def _passing(probed: Probed, strategy: Strategy, cascade: int | None) -> Option:

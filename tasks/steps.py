@@ -103,9 +103,9 @@ def check(project: Project, name: str) -> Job:
                 f"release {release.release} ({release.space_id}) is live: items are encoded by its encoder, "
                 f"not by {settings.encoder!r} of evervec.yaml"
             )
+        chunking, cutter = originals.cutting(project, name, head, release, facts)
         if not originals.is_cut_as(project, settings.chunk, head, release, facts):
             _refuse_chunking(name, chunking_of(settings.chunk, facts), release)
-        chunking, cutter = originals.cutting(project, name, head, release, facts)
     version = head.number if head else 0
     standing = [r for r in head.releases if not r.retired] if head else [release]
     fills = (_asked_by(head),) if head and (release.basis is not None) else ()

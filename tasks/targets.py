@@ -89,7 +89,7 @@ def target_of(project: Project, snapshot: Snapshot, name: str, *, rechunk: bool 
 
 
 def source_of(head: Commit) -> Release:
-    """The release to map from: the live one, unless another that is kept holds more rows that are no maps.
+    """The release to map from: the live one, unless another cut alike holds more rows that are no maps.
 
     A mapped row is never mapped again: maps of maps lose more than either (arXiv 2510.13406).
     """
@@ -98,7 +98,7 @@ def source_of(head: Commit) -> Release:
 
     def natives(release: Release) -> tuple[int, bool]:
         held = head.spaces[release.space_id]
-        return held.encoded + held.imported, release.release == head.live_release
+        return held.encoded + held.imported, release.release == live.release
 
     return max(kept, key=natives)
 
