@@ -98,7 +98,7 @@ def source_of(head: Commit) -> Release:
 
     def natives(release: Release) -> tuple[int, bool]:
         held = head.spaces[release.space_id]
-        return held.encoded + held.imported, release.release == live.release
+        return held.encoded + held.imported, release.release == head.live_release
 
     return max(kept, key=natives)
 
