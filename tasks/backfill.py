@@ -152,26 +152,27 @@ class _Rounds:
             while stop < len(ranked) and (size < room or stop == at):
                 size += ranked[stop][1]
                 stop += 1
-            self._round([item_id for item_id, _ in ranked[at:stop]], self._folder / f"round-{at}")
-            done += size
+            done += self._round([item_id for item_id, _ in ranked[at:stop]], self._folder / f"round-{at}")
             at = stop
             self._progress(done, total, done)
             rate = size / max(time.monotonic() - began, 1e-3)
             room = max(_LEAST_ROUND, int(rate * min(ROUND_SECONDS, self._seconds_left())))
         self.left += len(ranked) - at
 
-    def _round(self, item_ids: list[str], folder: Path) -> None:
+    def _round(self, item_ids: list[str], folder: Path) -> int:
+        """Encode these items, or as many as the time allows; the rows that were."""
         for _ in range(3):
             try:
                 self._snapshot = self._snapshot.advanced(strict=True)
                 landed = encode_items(
                     self._project, self._snapshot, self._fill, pa.array(item_ids, pa.string()), folder,
-                    self._run_id, "backfill", self._lease, quietly,
+                    self._run_id, "backfill", self._lease, quietly, until=self._until,
                 )  # fmt: skip
             except CommitConflict:  # an ingest changed one of them: what it made is native already
                 continue
             self.counts += landed.counts
-            return
+            return landed.counts.chunks
+        return 0
 
     def _is_over(self) -> bool:
         return self._until is not None and time.monotonic() >= self._until
