@@ -139,7 +139,7 @@ class Measured:
         return Fitted(
             basis=tried.basis.family,
             side=tried.with_side,
-            direction=tried.basis.direction,
+            direction="map" if tried.basis.direction == "rows" else "bridge",
             score=float(tried.scores.mean()),
             interval=self._trial.bootstrap.interval(tried.scores),
             seconds=tried.seconds,
