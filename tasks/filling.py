@@ -45,8 +45,8 @@ def encode_items(
 ) -> Landed:
     """Encode stored items into a release's space, in place of what stands there; durable window by window.
 
-    Ends with the batch during which the monotonic time `until` came. Items that the encoder rejects become rejects. Raises `RunFailed`, `EncoderChanged`, and `CommitConflict`
-    if an item was changed meanwhile.
+    Ends with the batch during which the monotonic time `until` came. Items that the encoder rejects become
+    rejects. Raises `RunFailed`, `EncoderChanged`, and `CommitConflict` if an item was changed meanwhile.
     """
     landed = Landed(snapshot.version)
     if not len(item_ids):
