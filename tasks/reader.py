@@ -328,7 +328,8 @@ class Reader:
             if not release.calibrators:
                 return Ranking.of(recall)
             if asked.path.basis is None:
-                return Ranking.merged(by_origin(recall.space_id, recall.hits), release.calibrators)
+                legs = by_origin(recall.space_id, recall.hits)
+                return Ranking.merged(legs, release.calibrators) if legs else Ranking.of(recall)
             own = self._leg(view, asked.path.asked_by, asked.native, limit, where)
             native = [leg for leg in by_origin(own.space_id, own.hits) if leg.origin == "encoded"]
             return Ranking.merged([*native, replace(recall, origin="bridged")], release.calibrators)
