@@ -13,7 +13,7 @@ from storage.vectors import Hits
 from tasks import reader
 from tasks.paths import space_of
 from tasks.probed import Calibrated
-from tasks.ranking import Leg, Ranking, Uncalibrated, by_origin, joined
+from tasks.ranking import Leg, Ranking, Uncalibrated, joined
 from tasks.reader import Pinned
 from tests.tasks import drifted
 
@@ -98,17 +98,6 @@ def test_the_order_within_an_origin_stands(found):
     assert [dict(found)[key] for key in keys(Ranking.of(one).rows)] == by_score
 
 
-def test_hits_of_one_space_come_apart_by_origin():
-    """Each keeps its rows and scores; the space is said of both."""
-    rows = hits([("a", 0), ("b", 0), ("c", 0)], [0.9, 0.8, 0.7]).rows
-    mixed = rows.set_column(2, "origin", pa.array(["mapped", "encoded", "mapped"]))
-    legs = {leg.origin: leg for leg in by_origin("new", Hits(mixed, np.array([0.9, 0.8, 0.7])))}
-    assert {leg.space_id for leg in legs.values()} == {"new"}
-    assert keys(legs["mapped"].hits.rows) == [("a", 0), ("c", 0)]
-    assert legs["mapped"].hits.scores.tolist() == [0.9, 0.7]
-    assert keys(legs["encoded"].hits.rows) == [("b", 0)]
-
-
 def test_joined_candidates_have_no_score():
     """Each is there once, as the first search has it, and nothing could rank them by mistake."""
     both = joined(hits([("a", 0), ("b", 0)], [0.9, 0.1]), hits([("b", 0), ("b", 1)], [0.8, 0.7], "mapped"))
@@ -142,6 +131,11 @@ def cosines(query, rows_of):
     return np.array([row["vector"] for row in rows_of.values()]) @ query
 
 
+def require_ranked(hits, ranking):
+    assert [(h.item_id, h.chunk_no) for h in hits] == [(i, n) for i, n, _ in ranking[: len(hits)]]
+    assert [h.score for h in hits] == pytest.approx([s for *_, s in ranking[: len(hits)]], abs=1e-6)
+
+
 def test_maps_and_native_rows_rank_by_the_calibrators_of_their_release(docs):
     """Where a map of 0.9 is worth less than a native 0.5, every native row comes before every map."""
     points = {"mapped": ((0.0, 1.0), (0.0, 0.2)), "encoded": ((-0.2, 1.0), (0.3, 0.9))}
@@ -151,9 +145,9 @@ def test_maps_and_native_rows_rank_by_the_calibrators_of_their_release(docs):
     apart = {o: {k: r for k, r in rows.items() if r["origin"] == o} for o in points}
     ranking = expected([(apart[o], cosines(query, apart[o]), points[o]) for o in points])
     with reader.open(docs) as lake:
+        require_ranked(lake.search("docs", QUERY, 3).hits, ranking)
         found = lake.search("docs", QUERY, 120).hits
-        assert [(h.item_id, h.chunk_no) for h in found] == [(i, n) for i, n, _ in ranking]
-        assert [h.score for h in found] == pytest.approx([s for *_, s in ranking], abs=1e-6)
+        require_ranked(found, ranking)
         assert sum(h.origin == "encoded" for h in found) > 30
         assert [h.origin for h in found] == sorted(h.origin for h in found)
         assert lake.search("docs", QUERY, where="topic = 'none'").hits == ()
@@ -180,8 +174,8 @@ def test_rows_of_two_spaces_rank_by_the_calibrators_of_a_bridge(docs):
         [(native, cosines(query, native), points["encoded"]), (old, cosines(recall, old), points["bridged"])]
     )
     with reader.open(docs) as lake:
-        found = lake.search("docs", QUERY, 120).hits
+        for k in (3, 120):
+            found = lake.search("docs", QUERY, k).hits
+            assert len(found) == k
+            require_ranked(found, ranking)
         assert lake.search("docs", QUERY, where="topic = 'none'").hits == ()
-    assert [(h.item_id, h.chunk_no) for h in found] == [(i, n) for i, n, _ in ranking]
-    assert [h.score for h in found] == pytest.approx([s for *_, s in ranking], abs=1e-6)
-    assert len(found) == 120
