@@ -81,6 +81,14 @@ def parse(text: str, columns: Mapping[str, pa.DataType]) -> Filter:
     raise QueryRefused(f"cannot filter by {given!r}: {problem}. Columns: {usable or 'none'}")
 
 
+def every(conditions: Sequence[Filter]) -> Filter:
+    """The filter that admits what all of some (at least one) admit."""
+    return Filter(
+        " AND ".join(f"({one.lance})" for one in conditions),
+        " AND ".join(f"({one.duckdb})" for one in conditions),
+    )
+
+
 @dataclass(frozen=True)
 class _Condition:
     """Something true, false or null of a row; `joined` is the AND or OR that it consists of, if any."""

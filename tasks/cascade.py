@@ -46,6 +46,8 @@ class Cascade:
         read. A candidate that cannot be encoded keeps a mapped score of the same space, and leaves the
         ranking where it has none.
         """
+        if not pool.rows.num_rows:
+            return pool
         keys = list(zip(pool.rows["item_id"].to_pylist(), pool.rows["chunk_no"].to_pylist(), strict=True))
         scores = np.full(len(keys), np.nan, np.float32)
         same_space = self._path.basis is None

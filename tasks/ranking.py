@@ -77,16 +77,6 @@ class Ranking:
 _MAKER = object()
 
 
-def by_origin(space_id: str, hits: Hits) -> list[Leg]:
-    """The hits of one space, apart by what their rows are: `mapped`, or as an encoder made them."""
-    mapped = np.array([origin == "mapped" for origin in hits.rows["origin"].to_pylist()], bool)
-    return [
-        Leg(space_id, Hits(hits.rows.filter(pa.array(which)), hits.scores[which]), origin)
-        for origin, which in (("encoded", ~mapped), ("mapped", mapped))
-        if which.any()
-    ]
-
-
 def joined(first: Hits, second: Hits) -> Hits:
     """Candidates of two searches, each once. Their scores are of no use any more: they are NaN."""
     rows = pa.concat_tables([first.rows, second.rows], promote_options="permissive")

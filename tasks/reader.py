@@ -28,7 +28,7 @@ from tasks.errors import NothingThere
 from tasks.paths import QueryPath, path_of
 from tasks.project import Project
 from tasks.questions import Asker, Query
-from tasks.ranking import Leg, Ranking, by_origin, joined
+from tasks.ranking import Leg, Ranking, joined
 from tasks.releases import encoder_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Mode = Literal["vector", "text", "hybrid"]
+Origin = Literal["encoded", "mapped"]
+
+_OF_ORIGIN: dict[Origin | None, str | None] = {
+    None: None,
+    "encoded": "origin <> 'mapped'",  # what was imported is as an encoder made it, too
+    "mapped": "origin = 'mapped'",
+}
 
 _CHUNKS_PER_ITEM = 3
 """Chunks asked for per item wanted where items have several; more if these are of too few items."""
@@ -324,14 +331,15 @@ class Reader:
         def found(limit: int) -> Ranking:
             if release.cascade:
                 return self._cascaded(view, asked, max(limit, release.cascade), where)
-            recall = self._leg(view, release, asked.recall, limit, where)
             if not release.calibrators:
-                return Ranking.of(recall)
+                return Ranking.of(self._leg(view, release, asked.recall, limit, where))
+            # each origin by itself: the first of all by raw scores need not be the most relevant
+            native = self._leg(view, asked.path.asked_by, asked.native, limit, where, "encoded")
             if asked.path.basis is None:
-                return Ranking.merged(by_origin(recall.space_id, recall.hits), release.calibrators)
-            own = self._leg(view, asked.path.asked_by, asked.native, limit, where)
-            native = [leg for leg in by_origin(own.space_id, own.hits) if leg.origin == "encoded"]
-            return Ranking.merged([*native, replace(recall, origin="bridged")], release.calibrators)
+                others = self._leg(view, release, asked.recall, limit, where, "mapped")
+            else:
+                others = replace(self._leg(view, release, asked.recall, limit, where), origin="bridged")
+            return Ranking.merged([native, others], release.calibrators)
 
         return _best(found, view, k)
 
@@ -350,15 +358,26 @@ class Reader:
         native = asked.cascade.rerank(view.snapshot, asked.native, pool, own)
         return Ranking.of(Leg(asked.path.native.space_id, native))
 
-    def _leg(self, view: _View, release: Release, vector: np.ndarray, limit: int, where: str | None) -> Leg:
-        """What one space has nearest to a vector of its own: by its index, else exactly over Parquet."""
-        reading = self._reading(view, release)
-        condition = self._filter(view, reading, where)
+    def _leg(
+        self,
+        view: _View,
+        release: Release,
+        vector: np.ndarray,
+        limit: int,
+        where: str | None,
+        origin: Origin | None = None,
+    ) -> Leg:
+        """What one space has nearest to a vector of its own: by its index, else exactly over Parquet.
+
+        With `origin` only maps are admitted, or only what is none.
+        """
+        reading, space = self._reading(view, release), release.space_id
+        condition = self._filter(view, release, reading, where, origin)
         if reading is not None:
-            return Leg(release.space_id, reading.nearest(vector, limit, condition))
+            return Leg(space, reading.nearest(vector, limit, condition), origin)
         self._verified.require(view.snapshot.root, view.snapshot.all_files())
-        lake, space = self._project.lake, release.space_id
-        return Leg(space, exact.nearest(lake, view.snapshot, space, vector, limit, condition))
+        lake = self._project.lake
+        return Leg(space, exact.nearest(lake, view.snapshot, space, vector, limit, condition), origin)
 
     def _by_text(self, view: _View, query: str, k: int, where: str | None) -> list[Hit]:
         if view.modality != "text":
@@ -376,17 +395,23 @@ class Reader:
                 "words cannot be searched: the index is damaged. Use --mode vector, or make it anew: evervec "
                 f"maintain {view.collection} --rebuild-index"
             )
-        condition = self._filter(view, reading, where)
+        condition = self._filter(view, view.release, reading, where)
         space = view.release.space_id
         return _best(lambda limit: Ranking.of(Leg(space, reading.matching(query, limit, condition))), view, k)
 
-    def _filter(self, view: _View, reading: "Reading | None", where: str | None) -> "Filter | None":
-        if where is None:
+    def _filter(
+        self, view: _View, release: Release, reading: "Reading | None", where: str | None,
+        origin: Origin | None = None,
+    ) -> "Filter | None":  # fmt: skip
+        """What rows of a release's space must meet to be found; None if all may be."""
+        asked = [one for one in (where, _OF_ORIGIN[origin]) if one is not None]
+        if not asked:
             return None
         from storage import filters
 
-        schema = reading.schema if reading else indexing.columns_of(view.snapshot, view.release.space_id)
-        return filters.parse(where, {f.name: f.type for f in schema if f.name != "vector"})
+        schema = reading.schema if reading else indexing.columns_of(view.snapshot, release.space_id)
+        columns = {f.name: f.type for f in schema if f.name != "vector"}
+        return filters.every([filters.parse(one, columns) for one in asked])
 
 
 def fused(rankings: list[list[Hit]], k: int) -> list[Hit]:
