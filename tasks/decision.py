@@ -60,11 +60,6 @@ def decide(probed: Probed, wish: Wish) -> Decision:
     return _decision(probed, option, forced=False)
 
 
-def recompute(*, forced: bool) -> Decision:
-    """Everything is to be encoded anew, though no probe says so: it is the one way that needs none."""
-    return Decision("reencode", None, False, 0, forced, report="", metrics={})
-
-
 def _passing(probed: Probed, strategy: Strategy, cascade: int | None) -> Option:
     """Like `_option`; raises `GateRefused` if it does not pass."""
     option = _option(probed, strategy, cascade)
