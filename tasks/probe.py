@@ -99,7 +99,9 @@ def probe(
     side = SideFeatures(project, cut, target.spec, target.facts, folder)
     trial, queries = _trial(project, snapshot, target, sample, judged, side, folder)
     measured = Measured(project, snapshot, target, native, sample, trial, queries, side)
-    return measured.probed(judged, ask.families, ask.cascades, ask.limits, known, samples=ask.samples)
+    return measured.probed(
+        judged, ask.families, ask.cascades, ask.limits, known, progress, samples=ask.samples
+    )
 
 
 def _require_distinct(target: Target, sample: Sample) -> None:
