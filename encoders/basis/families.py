@@ -13,7 +13,7 @@ _BOTH: tuple[Direction, ...] = ("rows", "queries")
 class Family:
     """A kind of basis, and what it can be fitted to.
 
-    `linear`: one matrix and an offset; others need torch to be fitted. `takes_side`: side features may
+    `linear`: one matrix and an offset. `takes_side`: side features may
     join. `least_pairs`: with fewer distinct ones it is refused. `equal_dims`: both spaces must have as many.
     """
 
@@ -31,8 +31,13 @@ _ALL = (
     Family("centred-procrustes", linear=True, takes_side=False, least_pairs=16),
     Family("relative", linear=True, takes_side=False, least_pairs=16),
     Family("lambda-orthogonal", linear=True, takes_side=False, least_pairs=64),
+    Family("adjoint", linear=True, takes_side=False, least_pairs=16, directions=("queries",)),
     Family("low-rank", linear=True, takes_side=True, least_pairs=64),
     Family("ridge", linear=True, takes_side=True, least_pairs=16),
+    Family("listwise", linear=True, takes_side=False, least_pairs=256, directions=("queries",)),
+    Family("bt2-head", linear=False, takes_side=False, least_pairs=256, directions=("queries",)),
+    Family("mlp", linear=False, takes_side=True, least_pairs=256, directions=("rows",)),
+    Family("mlp-relational", linear=False, takes_side=True, least_pairs=256, directions=("rows",)),
 )
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
