@@ -57,19 +57,24 @@ def require_shapes(tensors: Tensors, source: int, side: int, target: int) -> Non
 def carry(tensors: Tensors, vectors: np.ndarray, side: np.ndarray | None, dim: int) -> np.ndarray:
     """Unit vectors float32 (n, dim). A row of zeros stays zero, one with NaN or infinity becomes NaN."""
     out = np.empty((len(vectors), dim), dtype=np.float32)
-    with np.errstate(all="ignore"):  # of rows that are NaN or infinite, which come out as NaN
+    with np.errstate(all="ignore"):  # of rows that are NaN or infinite
         for at in range(0, len(vectors), _BLOCK):
             rows = slice(at, at + _BLOCK)
-            block = vectors[rows].astype(np.float32, copy=False)
-            beside = None if side is None else side[rows].astype(np.float32, copy=False)
-            into = out[rows]
-            _linear(tensors, block, beside, into)
-            _hidden(tensors, block, beside, into)
+            given, into = _squares(vectors[rows].astype(np.float32, copy=False)), out[rows]
+            _evaluate(tensors, vectors[rows], None if side is None else side[rows], into)
             norms = np.sqrt(_squares(into))
-            given = _squares(block)
             norms[given == 0] = np.inf
             norms[~np.isfinite(given)] = np.nan
             into /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    return out
+
+
+def evaluate(tensors: Tensors, vectors: np.ndarray, dim: int) -> np.ndarray:
+    """The first `dim` numbers of y before they are scaled, float32 (n, dim), without side features."""
+    out = np.empty((len(vectors), dim), dtype=np.float32)
+    for at in range(0, len(vectors), _BLOCK):
+        rows = slice(at, at + _BLOCK)
+        _evaluate(tensors, vectors[rows], None, out[rows])
     return out
 
 
@@ -84,24 +89,23 @@ def predict_residuals(tensors: Tensors, vectors: np.ndarray, side: np.ndarray | 
     return predicted
 
 
-def _linear(tensors: Tensors, block: np.ndarray, side: np.ndarray | None, into: np.ndarray) -> None:
+def _evaluate(tensors: Tensors, vectors: np.ndarray, side: np.ndarray | None, into: np.ndarray) -> None:
+    """Fill `into` with the leading numbers of y."""
+    block, dim = vectors.astype(np.float32, copy=False), into.shape[1]
+    beside = None if side is None else side.astype(np.float32, copy=False)
     if "weight" in tensors:
-        _product(block, side, tensors["weight"][:, : into.shape[1]], into)
+        _product(block, beside, tensors["weight"][:, :dim], into)
     else:
         into[:] = block
-    into += tensors["offset"][: into.shape[1]]
-
-
-def _hidden(tensors: Tensors, block: np.ndarray, side: np.ndarray | None, into: np.ndarray) -> None:
+    into += tensors["offset"][:dim]
     for name, f in (("gelu", _gelu), ("unit", _unit)):
-        if f"{name}_weight" not in tensors:
-            continue
-        weight = tensors[f"{name}_weight"]
-        hidden = np.empty((len(block), weight.shape[1]), dtype=np.float32)
-        _product(block, side, weight, hidden)
-        hidden += tensors[f"{name}_offset"]
-        f(hidden)
-        into += hidden @ tensors[f"{name}_out"][:, : into.shape[1]]
+        if f"{name}_weight" in tensors:
+            weight = tensors[f"{name}_weight"]
+            hidden = np.empty((len(block), weight.shape[1]), dtype=np.float32)
+            _product(block, beside, weight, hidden)
+            hidden += tensors[f"{name}_offset"]
+            f(hidden)
+            into += hidden @ tensors[f"{name}_out"][:, :dim]
 
 
 def _product(block: np.ndarray, side: np.ndarray | None, weight: np.ndarray, into: np.ndarray) -> None:

@@ -1,11 +1,11 @@
 """Fitting a basis of any family to pairs of vectors."""
 
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
-from encoders.basis import orthogonal, regression
+from encoders.basis import bt2, neural, orthogonal, ranking, regression
 from encoders.basis.families import FAMILIES, Family
 from encoders.basis.pairs import Pairs, checked
 from encoders.basis.residual import residual_tensors
@@ -15,6 +15,7 @@ from encoders.errors import BasisMismatch, BasisUnfit
 __all__ = ["FAMILIES", "Family", "fit"]
 
 _Fit = Callable[[Pairs, int, float], Mapping[str, np.ndarray]]
+"""Tensors from pairs, a seed, and the seconds that it may take."""
 
 _FITS: dict[str, _Fit] = {
     "mean-shift": lambda pairs, seed, seconds: regression.mean_shift(pairs),
@@ -24,6 +25,11 @@ _FITS: dict[str, _Fit] = {
     "lambda-orthogonal": lambda pairs, seed, seconds: orthogonal.lambda_orthogonal(pairs, seed),
     "low-rank": lambda pairs, seed, seconds: regression.low_rank(pairs, seed),
     "ridge": lambda pairs, seed, seconds: regression.ridge(pairs).tensors(),
+    "adjoint": lambda pairs, seed, seconds: ranking.adjoint(pairs),
+    "listwise": ranking.listwise,
+    "bt2-head": bt2.head,
+    "mlp": partial(neural.network, relational=False),
+    "mlp-relational": partial(neural.network, relational=True),
 }
 
 
@@ -45,8 +51,8 @@ def fit(
     `sources` (n, source.dim) and `targets` (n, target.dim); `side` (n, k) are side features of the things,
     from what has `side_fingerprint`. Settings of a family, as penalties, are chosen on these pairs alone.
     Equal pairs and an equal seed give equal tensors, unless a fit would take more than about `seconds` and
-    is cut short. Metrics: `residual_spearman`, the correlation of predicted with true errors on pairs that
-    were held back, and `fit_seconds`.
+    is cut short. The metric `residual_spearman` is the correlation of predicted with true errors, on pairs
+    that were held back.
 
     Raises `BasisUnfit` if the pairs are too few, not finite or all alike, and if the family cannot do what
     is asked; `BasisMismatch` if vectors are not of the length that their space says.
@@ -58,7 +64,6 @@ def fit(
                 f"{name} have {array.shape[1]} dims, and are said to be of {space}; give vectors of it"
             )
     pairs = checked(sources, targets, side, least=kind.least_pairs)
-    began = time.perf_counter()
     tensors = dict(_FITS[family](pairs, seed, seconds / 2))
     residual, spearman = residual_tensors(lambda some: _FITS[family](some, seed, seconds / 2), pairs, seed)
     return Basis(
@@ -70,7 +75,7 @@ def fit(
         side_dim=pairs.side.shape[1],
         pairs=len(pairs),
         seed=seed,
-        metrics={"residual_spearman": spearman, "fit_seconds": time.perf_counter() - began},
+        metrics={"residual_spearman": spearman},
         tensors=tensors | residual,
     )
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from encoders.basis.pairs import Pairs
 
-SLACKS = (0.0, 0.1, 0.2, 0.4, 0.8)
+SLACKS = (0.0, 0.1, 0.3, 0.9)
 """Tried by `lambda_orthogonal`: the norm of the deviation from orthogonality, over √min(d, m)."""
 
-_STEPS, _RATE, _STEEPNESS = 300, 0.01, 20.0
+_STEPS, _RATE, _STEEPNESS = 150, 0.01, 20.0
 
 
 def procrustes(pairs: Pairs) -> dict[str, np.ndarray]:

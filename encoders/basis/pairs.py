@@ -71,7 +71,13 @@ def checked(
         raise BasisUnfit(f"{distinct} pairs{same}; at least {least} are needed: raise --sample")
     for name, array in (("sources", sources), ("targets", targets)):
         _require_spread(name, array)
-    return Pairs(sources, beside, targets / np.linalg.norm(targets, axis=1, keepdims=True))
+    return Pairs(sources, beside, unit(targets))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of norm 1, in their own precision; none may be zero."""
+    scaled: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -23,14 +23,14 @@ def mean_shift(pairs: Pairs) -> dict[str, np.ndarray]:
 class Ridge:
     """A ridge regression with intercept: targets ≈ inputs · weight + offset, in float64.
 
-    `penalty` is over the mean eigenvalue; `side_scale` is that of the side features, beside sources whose
-    total variance is theirs.
+    `penalty` is over the mean eigenvalue of the scaled inputs' covariance; `scales` (d + k,) are 1 for the
+    sources and another number for the side features.
     """
 
     weight: np.ndarray
     offset: np.ndarray
     penalty: float
-    side_scale: float
+    scales: np.ndarray
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {"weight": self.weight.astype(np.float32), "offset": self.offset.astype(np.float32)}
@@ -133,7 +133,7 @@ class _Moments:
         at = int(np.argmin(gcv))
         weight = scales[:, None] * (vectors @ (shrunk[at][:, None] * rotated))
         offset = self._target_mean - self._input_mean @ weight
-        return float(gcv[at]), Ridge(weight, offset, float(_PENALTIES[at]), side_scale)
+        return float(gcv[at]), Ridge(weight, offset, float(_PENALTIES[at]), scales)
 
     def _scales(self, side_scale: float) -> np.ndarray:
         scales = np.ones(len(self._gram))

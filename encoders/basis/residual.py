@@ -13,6 +13,9 @@ _LEAST = 1e-7
 _PENALTIES = np.logspace(-4, 4, 33)
 """Over the mean eigenvalue of the inputs' covariance."""
 
+_MOST_LEVERAGE = 0.95
+"""Of a row on its own prediction: beyond it, leaving one out is a division by nothing."""
+
 _FEW = 64
 
 
@@ -57,7 +60,9 @@ def _regressed(inputs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.n
     rotated, best = left.T @ values, (np.inf, np.zeros(inputs.shape[1]), values)
     for penalty in _PENALTIES * (scales**2).mean():
         kept = scales**2 / (scales**2 + penalty)
-        leverage = np.minimum(left**2 @ kept + 1 / len(values), 0.99)
+        leverage = left**2 @ kept + 1 / len(values)
+        if leverage.max() > _MOST_LEVERAGE:
+            continue
         left_out = (left @ (kept * rotated) - leverage * values) / (1 - leverage)
         error = float(((left_out - values) ** 2).mean())
         if error < best[0]:

@@ -4,9 +4,28 @@ A transformer begins with a table of one vector per token. Pooled over a text th
 encoder's products, and still tell apart, in the new encoder's own terms, what the old vectors do not. They
 join the vectors that a basis carries, as the side features of images do in FCT (arXiv 2112.02805).
 
-A vector is three unit vectors in a row: the mean over the tokens, in which frequent tokens weigh less (SIF:
-Arora, Liang & Ma 2017, "A simple but tough-to-beat baseline for sentence embeddings"), and the greatest and
-the least of each number over the tokens.
+A text is the sum over its tokens of √count · weight · features(token), where frequent tokens weigh less (SIF:
+Arora, Liang & Ma 2017, "A simple but tough-to-beat baseline for sentence embeddings"). The features of a
+token are three blocks: its vector, e; random signs, r, of which sums keep apart what bags of words do; and
+|e P| for a random P, which together say how the vectors of a text are spread, not only where they are. Each
+block of the sum is scaled to unit norm.
+
+Tried on docstrings by ridge regression from 4,000 pairs of the third layer of MiniLM to the whole: share of
+the gap between the two in P@10 that is closed, and R@10 against the neighbours of the whole:
+
+    no side features                    0.59  0.40
+    mean of e                           0.70  0.44
+    … √count and weight, a = 1e-3       0.72  0.44
+    … greatest and least of e           0.79  0.46
+    … and r                             0.81  0.48
+    … a = 1e-4                          0.82  0.48
+    e, r and |e P|, a = 1e-4            0.81  0.48     as here
+    … greatest and least of e           0.83  0.49
+    … 384 more r                        0.86  0.49
+    first 12 tokens apart from the rest 0.72  0.46     with greatest and least
+    products of neighbouring tokens     0.76  0.45     likewise, and so below
+    attention to the mean               0.77  0.46
+    length                              0.76  0.46
 """
 
 import hashlib
@@ -23,8 +42,8 @@ from encoders.tokens import ModelTokenizer
 MEANING = 1
 """Raise when a change of this code changes the features that the same text gets."""
 
-WIDEST = 384
-"""Columns of the table that stand apart; more are added up with signs into as many (a count sketch)."""
+WIDTH = 384
+"""Numbers in each block at most; a wider table is projected to it by random signs."""
 
 _TABLES = (
     "word_embeddings.weight",
@@ -36,19 +55,27 @@ _TABLES = (
 )
 """How the names end under which transformers store the table."""
 
-_COMMON = 1e-3
+_COMMON = 1e-4
 """The probability of a token at which its weight is a half: SIF's a."""
+
+_TEXTS = 8_192
+"""Pooled at a time: the features of their tokens are held, not those of the whole vocabulary."""
 
 
 class StaticTokens:
     """The pooled token vectors of one encoder. Equal fingerprints give equal features."""
 
     def __init__(self, table: np.ndarray, tokenizer: ModelTokenizer, facts: EncoderFacts) -> None:
-        self._table = _folded(table)
+        width = table.shape[1]
+        self._table = table if width <= WIDTH else table @ _signs("narrow", width, WIDTH) / np.sqrt(width)
+        self._width = self._table.shape[1]
+        self._centre = self._table.mean(axis=0)
+        self._turn = _signs("turn", self._width, self._width)
+        self._signs = _packed("tokens", len(table), self._width)
         self._tokenizer = tokenizer
         self._weights = _weights(tokenizer.vocabulary(), len(table))
         self._longest = facts.max_tokens - tokenizer.special_tokens
-        self.dim = 3 * self._table.shape[1]
+        self.dim = 3 * self._width
         self.fingerprint = hashlib.sha256(f"static-tokens:{MEANING}:{facts.fingerprint}".encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -56,18 +83,34 @@ class StaticTokens:
 
         Tokens beyond those that the encoder would read are left out, as its prompts are.
         """
-        out = np.zeros((len(texts), 3, self._table.shape[1]), dtype=np.float32)
-        for row, found in enumerate(self._tokenizer.ids(texts)):
-            if not found:
-                continue
-            ids = np.array(found[: self._longest])
-            vectors = self._table[ids]
-            out[row, 0] = self._weights[ids] @ vectors
-            vectors.max(axis=0, out=out[row, 1])
-            vectors.min(axis=0, out=out[row, 2])
-        norms = np.linalg.norm(out, axis=2, keepdims=True)
-        out /= np.maximum(norms, np.finfo(np.float32).tiny)
-        return out.reshape(len(texts), self.dim)
+        out = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for at in range(0, len(texts), _TEXTS):
+            ids = [found[: self._longest] for found in self._tokenizer.ids(texts[at : at + _TEXTS])]
+            if any(ids):
+                out[at : at + _TEXTS] = self._pooled(ids)
+        return out
+
+    def _pooled(self, ids: list[list[int]]) -> np.ndarray:
+        from scipy.sparse import csr_array  # half a second to import, and only needed here
+
+        present, columns = np.unique(np.concatenate(ids).astype(np.int64), return_inverse=True)
+        rows = np.cumsum([0, *map(len, ids)])
+        counts = csr_array((np.ones(len(columns), np.float32), columns, rows), (len(ids), len(present)))
+        counts.sum_duplicates()
+        counts.data = np.sqrt(counts.data) * self._weights[present][counts.indices]
+        blocks = (counts @ self._features(present)).reshape(len(ids), 3, self._width)
+        blocks /= np.maximum(np.linalg.norm(blocks, axis=2, keepdims=True), np.finfo(np.float32).tiny)
+        pooled: np.ndarray = blocks.reshape(len(ids), self.dim)
+        return pooled
+
+    def _features(self, tokens: np.ndarray) -> np.ndarray:
+        """The three blocks of these tokens, float32 (tokens, dim)."""
+        vectors = self._table[tokens]
+        centred = vectors - self._centre
+        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        spread = np.abs(centred @ self._turn) - np.float32(np.sqrt(2 / np.pi))  # the mean of |N(0, 1)|
+        signs = np.unpackbits(self._signs[tokens], axis=1, count=self._width)
+        return np.hstack([vectors, signs * np.float32(2) - 1, spread])
 
 
 def open_side(spec: EncoderSpec, facts: EncoderFacts) -> StaticTokens | None:
@@ -94,17 +137,16 @@ def _table(folder: Path) -> np.ndarray | None:
     return None
 
 
-def _folded(table: np.ndarray) -> np.ndarray:
-    if table.shape[1] <= WIDEST:
-        return table
-    drawn = hashlib.shake_256(b"static-tokens").digest(table.shape[1])
-    signs = np.where(np.frombuffer(drawn, dtype=np.uint8) & 1, np.float32(1), np.float32(-1))
-    folded = np.zeros((len(table), WIDEST), dtype=np.float32)
-    for start in range(0, table.shape[1], WIDEST):
-        part = slice(start, start + WIDEST)
-        columns = table[:, part] * signs[part]
-        folded[:, : columns.shape[1]] += columns
-    return folded
+def _packed(name: str, rows: int, columns: int) -> np.ndarray:
+    """Random bits, the same on every machine and in every version: uint8 (rows, columns / 8)."""
+    width = -(-columns // 8)
+    drawn = hashlib.shake_256(f"static-tokens:{name}".encode()).digest(rows * width)
+    return np.frombuffer(drawn, dtype=np.uint8).reshape(rows, width)
+
+
+def _signs(name: str, rows: int, columns: int) -> np.ndarray:
+    bits = np.unpackbits(_packed(name, rows, columns), axis=1, count=columns)
+    return bits * np.float32(2) - 1
 
 
 def _weights(vocabulary: dict[str, int], rows: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from encoders.basis.fit import fit
+from encoders.basis.fit import FAMILIES, fit
 from encoders.basis.spec import Basis, Space
 
 
@@ -33,14 +33,16 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def fitted(family: str, sources: np.ndarray, targets: np.ndarray, **settings: object) -> Basis:
-    """A basis in the direction that every family has, between spaces named after their dims."""
+    """A basis between spaces named after their dims, in the first direction that the family has."""
+    direction = FAMILIES[family].directions[0]
+    source, target = ("old", "new") if direction == "rows" else ("new", "old")
     return fit(
         family,
         sources,
         targets,
-        source=space("new", sources.shape[1]),
-        target=space("old", targets.shape[1]),
-        direction="queries",
+        source=space(source, sources.shape[1]),
+        target=space(target, targets.shape[1]),
+        direction=direction,
         **settings,
     )
 

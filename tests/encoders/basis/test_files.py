@@ -67,7 +67,7 @@ def _with_header(**changes: object) -> bytes:
         (pickle.dumps({"weight": 1}), "no basis"),
         (safetensors.numpy.save({"offset": np.zeros(3, np.float32)}), "no basis"),
         (_with_header(format=2), "format 2, this version of evervec reads 1; upgrade"),
-        (_with_header(direction="rows"), "changed after it was written"),
+        (_with_header(direction="queries"), "changed after it was written"),
         (_with_header(metrics={"gap_closed": 1.0}), "changed after it was written"),
         (_with_header(basis_id="0" * 64), "says that it is 000000000000"),
         (_with_header(more=1), "no basis"),
