@@ -80,7 +80,7 @@ def drawn(snapshot: Snapshot, space_id: str, count: int, needed: Collection[str]
             chunks[entry["values"]] = chunks.get(entry["values"], 0) + entry["counts"]
         mapped.update(table.filter(pc.equal(table["origin"], "mapped"))["item_id"].to_pylist())
     able = chunks.keys() - mapped
-    chosen = [i for i in needed if i in able]
+    chosen = sorted((i for i in needed if i in able), key=_draw)
     room = _CHUNKS_PER_ITEM * count
     have = set(chosen)
     for item_id in sorted(able - have, key=_draw):
