@@ -95,7 +95,7 @@ class Asked:
         self, project: Project, snapshot: Snapshot, target: Target, sample: Sample, held: np.ndarray
     ) -> Queries:
         place = {sample.item_ids[i]: at for at, i in enumerate(held)}
-        queries = known(self.judged, set(place))[:MOST_QUERIES]
+        queries = known(self.judged, set(place))
         texts = [q.query for q in queries]
         new = _encoded(Asker(target.spec, target.facts, target.release), texts)
         path = path_of(snapshot, target.live)
@@ -124,7 +124,9 @@ def asked_of(project: Project, snapshot: Snapshot, queries: Path | None, label: 
                 f"none of the {len(found)} queries of {queries} names an item of collection "
                 f"{snapshot.root.name!r}; `relevant` holds item ids, as `evervec search` shows them"
             )
-        return Asked("judged", tuple(good), queries_hash=content_hash, unknown=len(found) - len(good))
+        return Asked(
+            "judged", tuple(good[:MOST_QUERIES]), queries_hash=content_hash, unknown=len(found) - len(good)
+        )
     if label is not None:
         return Asked("label", labels=_labels(project, snapshot.root.name, label), label=label)
     return Asked("neighbours")
@@ -146,7 +148,8 @@ def _labels(project: Project, collection: str, label: str) -> dict[str, str]:
 
 
 def _encoded(asker: Asker, texts: Sequence[str]) -> np.ndarray:
-    return np.stack([asker.vector(text) for text in texts])
+    vectors = [asker.vector(text) for text in texts]
+    return np.array(vectors, np.float32).reshape(len(texts), asker.encoder[1].dim)
 
 
 def _as_served(
@@ -158,7 +161,7 @@ def _as_served(
         raise ValueError(f"{snapshot.root} is empty")
     path = path_of(snapshot, head.live)
     served: np.ndarray = sample.served[rows]
-    if path.basis is None and not head.spaces[head.live.space_id].mapped:
+    if not len(rows) or (path.basis is None and not head.spaces[head.live.space_id].mapped):
         return served
     try:
         spec, facts = encoder_of(project, snapshot.root.name, path.asked_by)
