@@ -85,13 +85,14 @@ def probe(
     if same:
         old = sampling.stored(snapshot, source, ids)
         return reused(project, snapshot, target, sampling.paired(old), judged, ask.limits, known, folder)
-    job = job_of(project, snapshot, source, target.spec, target.facts)  # cut as what is stored
+    job = job_of(project, snapshot, target.release, target.spec, target.facts)
     native = natively(project, snapshot, job, source.chunking_id, ids, folder, progress)
     old = sampling.stored(snapshot, source, native.items)
     live = target.live
     served = old if live.space_id == source.space_id else sampling.stored(snapshot, live, native.items)
     sample = sampling.joined(old, served, native, judged.needed)
-    side = SideFeatures(project, source, target.spec, target.facts, folder)
+    cut = source if source.chunking_id else target.release
+    side = SideFeatures(project, cut, target.spec, target.facts, folder)
     trial, queries = _trial(project, snapshot, target, sample, judged, side, folder)
     measured = Measured(project, snapshot, target, native, sample, trial, queries, side)
     return measured.probed(judged, ask.families, ask.cascades, ask.limits, known, samples=ask.samples)

@@ -109,7 +109,7 @@ def is_same_space(
     if not inputs or _least(before, canaries.make(target.spec, target.facts, inputs)) < SAME:
         return False
     ids = sampling.drawn(snapshot, source.space_id, _COMPARED, ())
-    job = job_of(project, snapshot, source, target.spec, target.facts)
+    job = job_of(project, snapshot, target.release, target.spec, target.facts)
     native = natively(project, snapshot, job, source.chunking_id, ids, folder, progress)
     old = sampling.stored(snapshot, source, native.items)
     sample = sampling.joined(old, old, native, ())
