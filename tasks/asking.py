@@ -144,7 +144,9 @@ def asked_of(project: Project, snapshot: Snapshot, queries: Path | None, label: 
                 f"none of the {len(found)} queries of {queries} names an item of collection "
                 f"{snapshot.root.name!r}; `relevant` holds item ids, as `evervec search` shows them"
             )
-        return Asked("judged", tuple(good), queries_hash=content_hash, unknown=len(found) - len(good))
+        return Asked(
+            "judged", tuple(good[:MOST_QUERIES]), queries_hash=content_hash, unknown=len(found) - len(good)
+        )
     if label is not None:
         return Asked("label", labels=_labels(project, snapshot.root.name, label), label=label)
     return Asked("neighbours")
@@ -171,7 +173,8 @@ def _labels(project: Project, collection: str, label: str) -> dict[str, str]:
 
 
 def _encoded(asker: Asker, texts: Sequence[str]) -> np.ndarray:
-    return np.stack([asker.vector(text) for text in texts])
+    vectors = [asker.vector(text) for text in texts]
+    return np.array(vectors, np.float32).reshape(len(texts), asker.encoder[1].dim)
 
 
 def _as_served(
@@ -183,7 +186,7 @@ def _as_served(
         raise ValueError(f"{snapshot.root} is empty")
     path = path_of(snapshot, head.live)
     served: np.ndarray = sample.served[rows]
-    if path.basis is None and not head.spaces[head.live.space_id].mapped:
+    if not len(rows) or (path.basis is None and not head.spaces[head.live.space_id].mapped):
         return served
     try:
         spec, facts = encoder_of(project, snapshot.root.name, path.asked_by)

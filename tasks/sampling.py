@@ -71,7 +71,8 @@ class Sample:
 def drawn(snapshot: Snapshot, space_id: str, count: int, needed: Collection[str]) -> list[str]:
     """`count` items that have native (or imported) rows in a space, and those `needed`, in a fixed order.
 
-    Fewer where items are cut into many chunks: at most twice `count` chunks, but for the needed items.
+    Which ones `count` gives does not depend on what is needed, so that another probe finds them encoded.
+    They are fewer where items are cut into many chunks: at most twice `count` chunks.
     """
     chunks: dict[str, int] = {}
     mapped: set[str] = set()
@@ -80,15 +81,11 @@ def drawn(snapshot: Snapshot, space_id: str, count: int, needed: Collection[str]
             chunks[entry["values"]] = chunks.get(entry["values"], 0) + entry["counts"]
         mapped.update(table.filter(pc.equal(table["origin"], "mapped"))["item_id"].to_pylist())
     able = chunks.keys() - mapped
-    chosen = [i for i in needed if i in able]
-    room = _CHUNKS_PER_ITEM * count
-    have = set(chosen)
-    for item_id in sorted(able - have, key=_draw):
-        room -= chunks[item_id]
-        if len(chosen) >= count or room < 0:
-            break
-        chosen.append(item_id)
-    return chosen
+    chosen = sorted((i for i in needed if i in able), key=_draw)
+    first = sorted(able, key=_draw)[:count]
+    size = np.cumsum([chunks[item_id] for item_id in first])
+    fit = int(np.searchsorted(size, _CHUNKS_PER_ITEM * count, side="right"))
+    return list(dict.fromkeys([*chosen, *first[:fit]]))
 
 
 def is_held(item_id: str) -> bool:

@@ -149,7 +149,7 @@ def _fitted(
     """The chosen family on all pairs, those held out included; its metrics stay those that were held out."""
     ids = sampling.drawn(snapshot, target.source.space_id, sample, ())
     job = job_of(project, snapshot, target.release, target.spec, target.facts)
-    native = natively(project, snapshot, job, target.release.chunking_id, ids, folder, quietly)
+    native = natively(project, snapshot, job, target.source.chunking_id, ids, folder, quietly)
     old = sampling.stored(snapshot, target.source, native.items)
     pairs = sampling.joined(old, old, native, ())
     side = SideFeatures(project, target.release, target.spec, target.facts, folder)
