@@ -127,7 +127,7 @@ def judged(folder, queries):
 
 
 def test_judged_queries_are_asked_as_readers_ask(docs):
-    """Each by the encoders themselves; all that should be found is in the gallery; unknown ones are counted."""
+    """Each by the encoders themselves; what should be found is in the gallery; unknown ones are counted."""
     asked = [
         {"query": drifted.texts(40, seed=60)[n]["text"], "relevant": [f"i{n:03}", f"i{n + 6:03}", "gone"]}
         for n in range(40)
@@ -251,7 +251,7 @@ def test_the_same_vectors_by_another_name_are_reused(docs):
 
 
 def test_vectors_of_an_encoder_that_is_gone_can_be_carried_over(docs, tmp_path):
-    """They are queries themselves; no bridge is offered, for nothing new could be encoded into their space."""
+    """They are queries themselves; no bridge is offered: nothing new could be encoded into their space."""
     settings = drifted.YAML[: drifted.YAML.index("    source:")] + "    modality: text\n"
     project = drifted.project_in(tmp_path / "other", [], settings)
     rows = held(docs, opened(docs).head.live.space_id)
