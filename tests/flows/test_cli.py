@@ -137,7 +137,15 @@ def test_status_json(evervec, project):
     assert code == 0
     space = found["live"]["space_id"]
     assert found["spaces"] == [{"space_id": space, "encoded": 3, "mapped": 0, "imported": 0}]
-    assert found["live"] == {"release": 1, "space_id": space, "strategy": "native", "version": 1}
+    live = {
+        "release": 1,
+        "space_id": space,
+        "strategy": "native",
+        "cascade": 0,
+        "version": 1,
+        "coverage": 1.0,
+    }
+    assert found["live"] == live
     assert (found["items"], found["chunks"], found["rejects"]) == (3, 3, 0)
     assert found["index"]["rows"] == 3
     assert found["index"]["lag_versions"] == 0

@@ -16,7 +16,7 @@ from storage.releases import make_live
 from storage.retention import Retention
 from storage.snapshot import Snapshot
 from storage.vectors import Index
-from tasks import complete, reader, releases, steps
+from tasks import filling, reader, releases, steps
 from tasks.errors import EncoderChanged, Refused
 from tasks.reader import Pinned
 
@@ -259,7 +259,7 @@ def test_an_item_that_changes_while_it_is_completed_is_not_given_old_vectors(
     project, run_ingest, monkeypatch
 ):
     """The window is a conflict; the same command then encodes what is there."""
-    encode = complete.encode_stream
+    encode = filling.encode_stream
 
     def slow(*given):
         yield from encode(*given)
@@ -272,7 +272,7 @@ def test_an_item_that_changes_while_it_is_completed_is_not_given_old_vectors(
             run_ingest(project)
         assert transaction.commit is plain
 
-    monkeypatch.setattr(complete, "encode_stream", slow)
+    monkeypatch.setattr(filling, "encode_stream", slow)
     with pytest.raises(CommitConflict, match=r"item 'c.txt' .* was changed while vectors were made"):
         run_complete(project, "docs", 2, quiet)
     run_complete(project, "docs", 2, quiet)
