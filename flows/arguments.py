@@ -84,7 +84,7 @@ def _cost(text: str) -> tuple[str, float]:
     found = _BUDGET.fullmatch(text)
     if text.replace(".", "", 1).isdecimal():
         return "money", float(text)
-    if found is None or _UNITS[found["unit"]][0] != "seconds":
+    if found is None or _UNITS[found["unit"]][0] != "seconds" or float(found["amount"]) <= 0:
         raise argparse.ArgumentTypeError(f"expected money, or a time as 90s, 10m, 2h, got {text!r}")
     return _budget(text)
 

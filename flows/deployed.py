@@ -342,10 +342,10 @@ class _LoggedProgress:
     def __init__(self) -> None:
         self._last = 0.0
 
-    def __call__(self, done: int, total: int, durable: int) -> None:
+    def __call__(self, done: int, total: int, durable: int, what: str = "items") -> None:
         import time
 
         now = time.monotonic()
         if total and (durable == total or now - self._last >= _PROGRESS_SECONDS):
-            get_run_logger().info("encoded %s of %s items, %s durable", done, total, durable)
+            get_run_logger().info("%s of %s %s done, %s durable", done, total, what, durable)
             self._last = now

@@ -160,14 +160,15 @@ class ShownProgress:
         self._verb = done
         self._stream = stream or sys.stderr
         self._bar: Any = None
-        self._total = 0
+        self._total, self._what = 0, ""
         self._started = self._last = time.monotonic()
 
-    def __call__(self, done: int, total: int, durable: int) -> None:
+    def __call__(self, done: int, total: int, durable: int, what: str = "items") -> None:
         if total == 0:
             return
-        if total != self._total:  # a run of several stages shows one after the other
-            self._total, self._started = total, time.monotonic()
+        if (total, what) != (self._total, self._what):  # a run of several stages shows one after the other
+            self._total, self._what, self._started = total, what, time.monotonic()
+            self._last = self._started
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
@@ -175,7 +176,7 @@ class ShownProgress:
             if self._bar is None:
                 from tqdm import tqdm
 
-                self._bar = tqdm(total=total, unit=" items", file=self._stream, leave=False)
+                self._bar = tqdm(total=total, unit=f" {what}", file=self._stream, leave=False)
             self._bar.n = done
             self._bar.set_postfix_str(f"{durable:,} durable")
             if durable == total:
@@ -186,7 +187,9 @@ class ShownProgress:
             rate = done / max(now - self._started, 1e-9)
             left = "" if done == total else f", {(total - done) / max(rate, 1e-9):.0f} s left"
             print(
-                f"{self._verb} {done:,} of {total:,} items, {durable:,} durable, {rate:.0f}/s{left}",
+                f"{self._verb} {done:,} of {total:,} {what}, {durable:,} durable, {rate:.0f}/s{left}"
+                if what == "items"
+                else f"{done:,} of {total:,} {what}{left}",
                 file=self._stream,
                 flush=True,
             )

@@ -1,7 +1,8 @@
 """What the queries of a probe are, and what each should find: judged, of one label, or by the new encoder."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from encoders.basis import measure
 from encoders.basis.measure import Truth
 from encoders.errors import EncoderError
+from storage.errors import QueryRefused
 from storage.snapshot import Snapshot
 from tasks.errors import EncoderChanged, QueriesUnusable
 from tasks.native import natively
@@ -25,6 +27,10 @@ from tasks.sampling import Sample
 from tasks.targets import Target
 
 MOST_QUERIES = 1_000
+_LABELS = (
+    "Give a column, or an SQL expression, that tells items apart (see them: evervec sql 'SELECT * FROM "
+    "{}_items LIMIT 5')"
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Asked:
     queries_hash: str | None = None
     label: str | None = None
     unknown: int = 0
+    unused: int = 0
 
     @property
     def metric(self) -> str:
@@ -59,6 +66,19 @@ class Asked:
     @property
     def needed(self) -> set[str]:
         return {item_id for query in self.judged for item_id in query.relevant}
+
+    def within(self, most: int) -> "Asked":
+        """With as many of the judged queries, in a fixed draw, as have at most so many items for answers.
+
+        All those items are measured with, so that none of them is left to fit a map on.
+        """
+        chosen: list[Judged] = []
+        needed: set[str] = set()
+        for query in sorted(self.judged, key=_draw)[:MOST_QUERIES]:
+            if len(needed.union(query.relevant)) <= most:
+                needed.update(query.relevant)
+                chosen.append(query)
+        return replace(self, judged=tuple(chosen), unused=len(self.judged) - len(chosen))
 
     def queries(
         self,
@@ -111,7 +131,7 @@ class Asked:
 def asked_of(project: Project, snapshot: Snapshot, queries: Path | None, label: str | None) -> Asked:
     """What a probe measures by: a file of judged queries, else a label, else the new encoder's neighbours.
 
-    Raises `QueriesUnusable`, or `QueryRefused` for a label that is no expression over the items.
+    Raises `QueriesUnusable`, also for a label that is no expression over the items.
     """
     if queries is not None and label is not None:
         raise QueriesUnusable("give --queries or --label, not both: a probe has one measure")
@@ -132,18 +152,23 @@ def asked_of(project: Project, snapshot: Snapshot, queries: Path | None, label: 
     return Asked("neighbours")
 
 
+def _draw(query: Judged) -> bytes:
+    return hashlib.blake2b(query.query.encode(), digest_size=8, key=b"queries").digest()
+
+
 def _labels(project: Project, collection: str, label: str) -> dict[str, str]:
     query = f"SELECT item_id, ({label})::VARCHAR AS label FROM {collection}_items"
-    with open_reader(project) as lake:
-        table = lake.sql(query)
+    try:
+        with open_reader(project) as lake:
+            table = lake.sql(query)
+    except QueryRefused as error:
+        said = str(error).splitlines()[0]
+        raise QueriesUnusable(f"--label {label}: {said} {_LABELS.format(collection)}") from None
     rows = zip(table["item_id"].to_pylist(), table["label"].to_pylist(), strict=True)
     found = {item_id: value for item_id, value in rows if value is not None}
     if len(set(found.values())) < 2:
-        raise QueriesUnusable(
-            f"--label {label}: {'all items have the same' if found else 'no item has one'}; give a column or "
-            "an SQL expression that tells items apart (see them: evervec sql 'SELECT * FROM "
-            f"{collection}_items LIMIT 5')"
-        )
+        what = "All items have the same." if found else "No item has one."
+        raise QueriesUnusable(f"--label {label}: {what} {_LABELS.format(collection)}")
     return found
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from storage import arrays, kept, releases
 from storage.commits import Counts, Release
-from storage.errors import CommitConflict
+from storage.errors import CommitConflict, QueryRefused
 from storage.locks import Lease
 from storage.snapshot import Snapshot
 from tasks.errors import NothingThere, OrderUnknown
@@ -152,26 +152,27 @@ class _Rounds:
             while stop < len(ranked) and (size < room or stop == at):
                 size += ranked[stop][1]
                 stop += 1
-            self._round([item_id for item_id, _ in ranked[at:stop]], self._folder / f"round-{at}")
-            done += size
+            done += self._round([item_id for item_id, _ in ranked[at:stop]], self._folder / f"round-{at}")
             at = stop
             self._progress(done, total, done)
             rate = size / max(time.monotonic() - began, 1e-3)
             room = max(_LEAST_ROUND, int(rate * min(ROUND_SECONDS, self._seconds_left())))
         self.left += len(ranked) - at
 
-    def _round(self, item_ids: list[str], folder: Path) -> None:
+    def _round(self, item_ids: list[str], folder: Path) -> int:
+        """Encode these items, or as many as the time allows; the rows that were."""
         for _ in range(3):
             try:
                 self._snapshot = self._snapshot.advanced(strict=True)
                 landed = encode_items(
                     self._project, self._snapshot, self._fill, pa.array(item_ids, pa.string()), folder,
-                    self._run_id, "backfill", self._lease, quietly,
+                    self._run_id, "backfill", self._lease, quietly, until=self._until,
                 )  # fmt: skip
             except CommitConflict:  # an ingest changed one of them: what it made is native already
                 continue
             self.counts += landed.counts
-            return
+            return landed.counts.chunks
+        return 0
 
     def _is_over(self) -> bool:
         return self._until is not None and time.monotonic() >= self._until
@@ -264,7 +265,10 @@ def _asked(snapshot: Snapshot, fill: Release) -> dict[str, float]:
 
 def _by_sql(project: Project, collection: str, expression: str) -> dict[str, float]:
     query = f"SELECT item_id, max(({expression})::DOUBLE) AS worth FROM {collection} GROUP BY item_id"
-    with open_reader(project) as lake:
-        table = lake.sql(query)
+    try:
+        with open_reader(project) as lake:
+            table = lake.sql(query)
+    except QueryRefused as error:
+        raise OrderUnknown(f"--order {_SQL}{expression}: {str(error).splitlines()[0]}") from None
     rows = zip(table["item_id"].to_pylist(), table["worth"].to_pylist(), strict=True)
     return {item_id: worth for item_id, worth in rows if worth is not None}

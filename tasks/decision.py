@@ -60,11 +60,6 @@ def decide(probed: Probed, wish: Wish) -> Decision:
     return _decision(probed, option, forced=False)
 
 
-def recompute(*, forced: bool) -> Decision:
-    """Everything is to be encoded anew, though no probe says so: it is the one way that needs none."""
-    return Decision("reencode", None, False, 0, forced, report="", metrics={})
-
-
 def _passing(probed: Probed, strategy: Strategy, cascade: int | None) -> Option:
     """Like `_option`; raises `GateRefused` if it does not pass."""
     option = _option(probed, strategy, cascade)
@@ -82,7 +77,7 @@ def _option(probed: Probed, strategy: Strategy, cascade: int | None) -> Option:
     found = [o for o in probed.options if o.strategy == strategy and cascade in (None, o.cascade)]
     if not found:
         offered = ", ".join(dict.fromkeys(o.strategy for o in probed.options))
-        what = strategy if cascade is None else f"{strategy} with a cascade of {cascade}"
+        what = f"{strategy} with a cascade of {cascade}" if cascade else strategy
         raise GateRefused(
             f"{what} was not measured for collection {probed.collection!r}; there are: {offered} "
             f"(see the report {probed.id})"

@@ -1,6 +1,8 @@
 """Native vectors that take their place in a space: encoded now, or kept from what was encoded in passing."""
 
 import contextlib
+import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,11 +40,13 @@ def encode_items(
     verb: str,
     lease: Lease,
     progress: Progress,
+    *,
+    until: float | None = None,
 ) -> Landed:
     """Encode stored items into a release's space, in place of what stands there; durable window by window.
 
-    Items that the encoder rejects become rejects. Raises `RunFailed`, `EncoderChanged`, and `CommitConflict`
-    if an item was changed meanwhile.
+    Ends with the batch during which the monotonic time `until` came. Items that the encoder rejects become
+    rejects. Raises `RunFailed`, `EncoderChanged`, and `CommitConflict` if an item was changed meanwhile.
     """
     landed = Landed(snapshot.version)
     if not len(item_ids):
@@ -56,7 +60,7 @@ def encode_items(
     stream = encode_stream(project, project.collection(name).resources, job, parts, none)
     done = 0
     with contextlib.closing(stream):
-        for piece in gathered(stream):
+        for piece in gathered(_until(stream, until)):
             window = window_of(snapshot, release, piece, run_id, verb)
             snapshot = transaction.commit(project.lake, name, window, known=snapshot, lease=lease)
             landed.version = snapshot.version
@@ -65,6 +69,13 @@ def encode_items(
             done += piece.num_rows
             progress(done, total, done)
     return landed
+
+
+def _until(stream: Iterable[pa.Table], until: float | None) -> Iterator[pa.Table]:
+    for batch in stream:
+        yield batch
+        if until is not None and time.monotonic() >= until:
+            return
 
 
 def rejected(snapshot: Snapshot) -> pa.Array:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from encoders.basis.spec import Basis, Space
 
+from encoders.basis.spec import Basis, Space
 from storage import parquet
 from tasks.probed import Cost
 

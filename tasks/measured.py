@@ -16,6 +16,7 @@ import numpy as np
 from encoders.basis import measure
 from encoders.basis.families import FAMILIES
 from encoders.basis.measure import Bootstrap
+from encoders.basis.spec import Direction
 from encoders.catalog import open_tokenizer
 from storage.commits import Commit
 from storage.snapshot import Snapshot
@@ -27,6 +28,7 @@ from tasks.gate import Gate, Limits, Way, smallest
 from tasks.native import Native
 from tasks.paths import space_of
 from tasks.probed import BackfillCurve, Calibrated, Cost, Fitted, Option, PairPoint, Probed, Verdict
+from tasks.progress import Progress
 from tasks.project import Project
 from tasks.sampling import Sample
 from tasks.side import SideFeatures
@@ -62,15 +64,19 @@ class Measured:
         cascades: Sequence[int],
         limits: Limits,
         fingerprints: Mapping[str, str],
+        progress: Progress,
         *,
         samples: bool,
     ) -> Probed:
         """The whole report."""
         trial, target = self._trial, self._target
         names = [n for n, family in FAMILIES.items() if families == "all" or family.closed_form]
-        of_rows = trial.families("rows", names)
-        of_queries = trial.families("queries", names) if target.can_bridge else []
-        mapping, bridge = (smallest(tried, trial.bootstrap) for tried in (of_rows, of_queries))
+        directions: tuple[Direction, ...] = ("rows", "queries") if target.can_bridge else ("rows",)
+        tried = trial.families(names, directions, progress)
+        mapping, bridge = (
+            smallest([t for t in tried if t.basis.direction == direction], trial.bootstrap)
+            for direction in ("rows", "queries")
+        )
         gate = Gate(trial.status_quo, trial.ceiling, trial.bootstrap, limits)
         ways = self._ways(mapping, bridge, cascades)
         verdict = gate.verdict(ways)
@@ -89,7 +95,7 @@ class Measured:
             ceiling=float(trial.ceiling.mean()),
             intervals={name: trial.bootstrap.interval(scores) for name, scores in marks.items()},
             options=tuple(gate.option(way) for way in ways),
-            families=tuple(self._fitted(t, chosen=t in (mapping, bridge)) for t in (*of_rows, *of_queries)),
+            families=tuple(self._fitted(t, chosen=t in (mapping, bridge)) for t in tried),
             pair_curve=self._pair_curve(mapping),
             pair_curve_basis=mapping.name if mapping else "",
             backfill=_backfill(mixed.curves) if mixed else (),
@@ -101,7 +107,7 @@ class Measured:
             unreadable=len(self._native.rejected),
             changed=len(self._native.items) - len(self._sample.item_ids),
             verdict=verdict,
-            notes=self._notes(calibrated=mixed is not None and bool(mixed.calibrations)),
+            notes=self._notes(asked, calibrated=mixed is not None and bool(mixed.calibrations)),
         )
 
     def _ways(self, mapping: Tried | None, bridge: Tried | None, cascades: Sequence[int]) -> list[Way]:
@@ -139,7 +145,7 @@ class Measured:
         return Fitted(
             basis=tried.basis.family,
             side=tried.with_side,
-            direction=tried.basis.direction,
+            direction="map" if tried.basis.direction == "rows" else "bridge",
             score=float(tried.scores.mean()),
             interval=self._trial.bootstrap.interval(tried.scores),
             seconds=tried.seconds,
@@ -204,7 +210,7 @@ class Measured:
         long = np.array(tokenizer.count(self._sample.texts)) > room
         return len(np.unique(self._sample.item_of[long]))
 
-    def _notes(self, *, calibrated: bool) -> tuple[str, ...]:
+    def _notes(self, asked: Asked, *, calibrated: bool) -> tuple[str, ...]:
         target, sample = self._target, self._sample
         depth = self._trial.depth(100)
         said = [
@@ -212,6 +218,10 @@ class Measured:
                 self._extent.rows > len(self._trial.held.gallery.old),
                 f"A cascade of 100 over the whole collection was measured at depth {depth} in the gallery, "
                 "which is so much smaller.",
+            ),
+            (
+                asked.unused > 0,
+                f"{asked.unused:,} more judged queries were left out, so that items remain to fit maps on.",
             ),
             (calibrated, "Mapped and encoded rows rank better through calibrators; the release gets them."),
             (

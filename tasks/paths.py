@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from encoders.basis.files import from_bytes
 from encoders.basis.spec import Basis, Space
-
 from storage import bases, releases
 from storage.commits import Release
 from storage.snapshot import Snapshot

@@ -9,7 +9,7 @@ import numpy as np
 from storage.snapshot import Snapshot
 from tasks import sampling
 from tasks.asking import Asked, Queries, asked_of
-from tasks.errors import TooFew
+from tasks.errors import GateRefused, TooFew
 from tasks.gate import Limits
 from tasks.measured import Measured, reused
 from tasks.native import natively
@@ -27,6 +27,7 @@ SAMPLE = 4_000
 CASCADES = (50, 100, 200)
 _LEAST_PAIRS = 16
 _LEAST_QUERIES = 20
+_ALIKE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,11 @@ def probe(
     """Measure all ways from what is live to the target's encoder; commits nothing.
 
     Native vectors of the sample go into the spool of what was encoded in passing, so that a second probe,
-    and the upgrade, find them. Raises `TooFew`, `EncoderChanged`, `QueriesUnusable`.
+    and the upgrade, find them. Raises `TooFew`, `GateRefused`, `EncoderChanged`, `QueriesUnusable`.
     """
+    items = snapshot.head.total_items if snapshot.head else 0
     judged = asked_of(project, snapshot, ask.queries, ask.label)
+    judged = judged.within(round(sampling.HELD_OUT * min(ask.sample, items)))
     known = fingerprints(target, ask)
     same = is_same_space(project, snapshot, target, folder, progress)
     source = target.live if same else target.source
@@ -85,17 +88,32 @@ def probe(
     if same:
         old = sampling.stored(snapshot, source, ids)
         return reused(project, snapshot, target, sampling.paired(old), judged, ask.limits, known, folder)
-    job = job_of(project, snapshot, target.release, target.spec, target.facts)
+    cut = target.as_stored
+    job = job_of(project, snapshot, cut, target.spec, target.facts)
     native = natively(project, snapshot, job, source.chunking_id, ids, folder, progress)
     old = sampling.stored(snapshot, source, native.items)
     live = target.live
     served = old if live.space_id == source.space_id else sampling.stored(snapshot, live, native.items)
     sample = sampling.joined(old, served, native, judged.needed)
-    cut = source if source.chunking_id else target.release
+    _require_distinct(target, sample)
     side = SideFeatures(project, cut, target.spec, target.facts, folder)
     trial, queries = _trial(project, snapshot, target, sample, judged, side, folder)
     measured = Measured(project, snapshot, target, native, sample, trial, queries, side)
-    return measured.probed(judged, ask.families, ask.cascades, ask.limits, known, samples=ask.samples)
+    return measured.probed(
+        judged, ask.families, ask.cascades, ask.limits, known, progress, samples=ask.samples
+    )
+
+
+def _require_distinct(target: Target, sample: Sample) -> None:
+    """Raise `GateRefused` if the new vectors are all one: nothing could be found by them.
+
+    No measure would tell: the neighbours of such an encoder are perfectly its own.
+    """
+    if len(sample.new) > 1 and float(np.ptp(sample.new, axis=0).max()) <= _ALIKE:
+        raise GateRefused(
+            f"encoder {target.name!r} gives one and the same vector for all of {len(sample.new):,} sampled "
+            "chunks: a search would find anything. Is its model loaded as it should be?"
+        )
 
 
 def _trial(
@@ -120,9 +138,9 @@ def _trial(
     if len(fit_rows) < _LEAST_PAIRS or len(queries.truth.relevant) < _LEAST_QUERIES:
         raise TooFew(
             f"{len(fit_rows)} pairs to fit a map on and {len(queries.truth.relevant)} queries to measure it "
-            f"with are too few to conclude anything from (at least {_LEAST_PAIRS} and {_LEAST_QUERIES}): so "
-            f"small a collection is encoded anew in a moment: evervec upgrade {snapshot.root.name} --to "
-            f"{target.name} --force-strategy reencode --yes"
+            f"with are too few to conclude anything from (at least {_LEAST_PAIRS} and {_LEAST_QUERIES}). "
+            "Give a larger --sample, or other --queries or --label; a small collection is encoded anew in a "
+            f"moment: evervec upgrade {snapshot.root.name} --to {target.name} --force-strategy reencode --yes"
         )
     held = Held(
         arrays.at(held_rows), sample.served[held_rows], first, queries.served, queries.new, queries.truth

@@ -1,15 +1,18 @@
 """What a run tells while it goes on, and when it is done."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from storage.commits import Counts
 
-Progress = Callable[[int, int, int], None]
-"""Called with (items encoded, items to encode, items durable)."""
+
+class Progress(Protocol):
+    """Told how many of `what` are done, of how many, and how many of them are durable."""
+
+    def __call__(self, done: int, total: int, durable: int, what: str = "items") -> None: ...
 
 
-def quietly(done: int, total: int, durable: int) -> None:
+def quietly(done: int, total: int, durable: int, what: str = "items") -> None:
     """The progress of a step that is none of its own to a person who waits."""
 
 

@@ -22,8 +22,9 @@ def encoder_of(project: Project, collection: str, release: Release) -> tuple[Enc
     if not release.encoder:
         raise EncoderChanged(
             f"the vectors of {release.space_id} in collection {collection!r} were imported, and the encoder "
-            "that made them is not at hand: no text can be compared with them. Declare it under `encoders:` "
-            f"and import with --encoder, or go back to another release: evervec rollback {collection}"
+            "that made them is not at hand: no text can be compared with them. Carry them over to one that "
+            f"is: evervec probe {collection} --to ENCODER; or declare theirs under `encoders:` and import "
+            f"with --encoder; or go back to another release: evervec rollback {collection}"
         )
     hashes = project.hashes()
     declared = project.collection(collection).encoder

@@ -35,7 +35,7 @@ def newest(
 ) -> Probed | None:
     """The newest probe that still holds: same encoders, live release, queries and label, about the same rows.
 
-    One that is damaged, or of another version of Evervec, is passed over with a warning.
+    One that is damaged, or of another version, is passed over with a warning: the next replaces it.
     """
     folder = snapshot.root / "reports"
     found: list[Probed] = []

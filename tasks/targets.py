@@ -46,6 +46,17 @@ class Target:
         """Readers get it already."""
         return self.live.fingerprint == self.facts.fingerprint
 
+    @property
+    def is_cut_alike(self) -> bool:
+        """Its chunks are those of what readers get."""
+        return self.release.chunking_id == self.live.chunking_id or not self.live.chunking_id
+
+    @property
+    def as_stored(self) -> Release:
+        """Its release as it would be with the spans that are stored: others cannot be compared with them."""
+        cut = {"chunking": self.source.chunking, "chunking_id": self.source.chunking_id}
+        return self.release.model_copy(update=cut) if self.source.chunking_id else self.release
+
 
 def target_of(project: Project, snapshot: Snapshot, name: str, *, rechunk: bool = False) -> Target:
     """The target of an upgrade. Raises `NothingThere`, `EncoderChanged`, or an error of `encoders`."""
@@ -82,16 +93,12 @@ def source_of(head: Commit) -> Release:
 
     A mapped row is never mapped again: maps of maps lose more than either (arXiv 2510.13406).
     """
-    live = head.live
-    kept = [
-        r
-        for r in head.releases
-        if not r.retired and r.version is not None and r.chunking_id == live.chunking_id
-    ]
+    cuts = {head.live.chunking_id, ""}  # imported vectors were cut by others
+    kept = [r for r in head.releases if not r.retired and r.version is not None and r.chunking_id in cuts]
 
     def natives(release: Release) -> tuple[int, bool]:
         held = head.spaces[release.space_id]
-        return held.encoded + held.imported, release.release == live.release
+        return held.encoded + held.imported, release.release == head.live_release
 
     return max(kept, key=natives)
 
@@ -109,8 +116,9 @@ def is_same_space(
     if not inputs or _least(before, canaries.make(target.spec, target.facts, inputs)) < SAME:
         return False
     ids = sampling.drawn(snapshot, source.space_id, _COMPARED, ())
-    job = job_of(project, snapshot, target.release, target.spec, target.facts)
-    native = natively(project, snapshot, job, source.chunking_id, ids, folder, progress)
+    cut = target.as_stored
+    job = job_of(project, snapshot, cut, target.spec, target.facts)
+    native = natively(project, snapshot, job, cut.chunking_id, ids, folder, progress)
     old = sampling.stored(snapshot, source, native.items)
     sample = sampling.joined(old, old, native, ())
     return bool(len(sample.old)) and _least(sample.old, sample.new) >= SAME

@@ -14,6 +14,7 @@ from encoders.basis.fit import fit
 from encoders.basis.measure import Bootstrap, Truth
 from encoders.basis.spec import Basis, Direction, Space
 from encoders.errors import BasisUnfit
+from tasks.progress import Progress
 
 DEPTH_GROWS = 0.5
 """A cascade of N over a whole collection is measured at N × (gallery / collection) ^ this in the gallery."""
@@ -116,15 +117,22 @@ class Trial:
         """Scores (queries, rows) with all rows encoded anew."""
         return measure.cosines(self.held.ask_new, self.held.gallery.new)
 
-    def families(self, direction: Direction, names: Sequence[str]) -> list[Tried]:
-        """Every one of these families that can be fitted in a direction, with side features and without."""
+    def families(
+        self, names: Sequence[str], directions: Sequence[Direction], progress: Progress
+    ) -> list[Tried]:
+        """Every one of these families that can be fitted so, with side features and without."""
+        wanted = [
+            (family.name, direction, with_side)
+            for direction in directions
+            for family in (FAMILIES[name] for name in names)
+            if direction in family.directions
+            for with_side in self._sides(family, direction)
+        ]
         tried = []
-        for family in (FAMILIES[name] for name in names):
-            if direction not in family.directions:
-                continue
-            for with_side in self._sides(family, direction):
-                found = self.tried(family.name, direction, with_side=with_side)
-                tried += [found] if found is not None else []
+        for at, (name, direction, with_side) in enumerate(wanted, start=1):
+            found = self.tried(name, direction, with_side=with_side)
+            tried += [found] if found is not None else []
+            progress(at, len(wanted), at, "bases fitted and measured")
         return tried
 
     def _sides(self, family: Family, direction: Direction) -> tuple[bool, ...]:

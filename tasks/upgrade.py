@@ -3,7 +3,7 @@
 Every stage can be killed: the same command finds the release that is being built, and goes on with it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,47 +12,31 @@ from encoders.basis.files import to_bytes
 from encoders.basis.fit import fit
 from encoders.basis.spec import Basis, Direction
 from storage import bases, building, releases
-from storage.commits import BasisFile, Calibrator, Commit, Release
+from storage.commits import BasisFile, Calibrator, Release
 from storage.errors import CommitConflict
 from storage.locks import Lease
 from storage.places import Place
 from storage.snapshot import Snapshot
-from tasks import backfill, canaries, reports, sampling, verify
+from tasks import backfill, canaries, sampling, verify
+from tasks.choice import choose
 from tasks.complete import complete
-from tasks.decision import Decision, Wish, decide, recompute
-from tasks.errors import Refused, RunFailed, TooFew
+from tasks.decision import Decision, Wish
+from tasks.errors import Refused, RunFailed
 from tasks.filling import encode_items, fold_kept
 from tasks.mapping import MapJob, map_rows
 from tasks.native import natively
 from tasks.originals import job_of
 from tasks.paths import space_of
-from tasks.probe import ProbeAsk, fingerprints, probe
+from tasks.probe import ProbeAsk
 from tasks.probed import Probed
 from tasks.progress import Progress, quietly
 from tasks.project import Project
-from tasks.queries import read_judged
 from tasks.side import SideFeatures
 from tasks.targets import Target, next_number, target_of
 
 _SEED = 0
 _SECONDS = 120.0
 _TRIES = 5
-
-
-def unfinished(head: Commit, target: Target, strategy: str) -> Release | None:
-    """A release that an upgrade to this encoder has begun, and that was never live; the newest."""
-    through = {r.through for r in head.releases if not r.retired}
-    own = {r.release for r in head.releases if r.fingerprint == target.facts.fingerprint}
-    found = [
-        r
-        for r in head.releases
-        if r.version is None
-        and r.report is not None
-        and not r.retired
-        and strategy in ("auto", r.strategy)
-        and (r.through in own if r.through else r.release in own - through)
-    ]
-    return found[-1] if found else None
 
 
 @dataclass(frozen=True)
@@ -82,64 +66,14 @@ def begin(
     """
     snapshot = Snapshot.open(project.lake / collection, strict=True)
     target = target_of(project, snapshot, ask.to, rechunk=rechunk)
-    head = snapshot.head
-    if head is None:
-        raise ValueError(f"{snapshot.root} is empty")
-    strategy = wish.forced or ("reencode" if rechunk else wish.strategy)
-    if (found := unfinished(head, target, strategy)) is not None:
-        note = f"release {found.release} was begun before and is gone on with"
-        return Begun(collection, target, found, run_id, not found.forced, note=note)
-    cut_so = rechunk and target.release.chunking_id == head.live.chunking_id
-    if target.is_live and (strategy in ("auto", "reuse") or cut_so):
-        note = f"{ask.to!r} is the encoder that is live already" + (", with these chunks" if cut_so else "")
-        return Begun(collection, target, head.live, run_id, by_verdict=True, note=note)
-    probed, decision = None, recompute(forced=wish.forced is not None)
-    if not (rechunk and target.is_live):  # else there are not two encoders to choose from
-        wish = replace(wish, strategy=strategy) if wish.forced is None else wish
-        probed, decision = _decided(project, snapshot, target, ask, wish, folder, progress)
-    known = _as_decided(head, target, decision)
-    release = known or start(project, snapshot, target, decision, folder, run_id, lease, sample=ask.sample)
-    note = "" if probed else "it was asked for, and not measured"
-    return Begun(collection, target, release, run_id, not decision.forced, probed, note)
-
-
-def _decided(
-    project: Project, snapshot: Snapshot, target: Target, ask: ProbeAsk, wish: Wish, folder: Path,
-    progress: Progress,
-) -> tuple[Probed | None, Decision]:  # fmt: skip
-    """What was measured, and what it permits. To encode everything anew can be forced without any measure."""
-    try:
-        probed = measured(project, snapshot, target, ask, folder, progress)
-    except TooFew:
-        if wish.forced != "reencode" or not wish.yes:
-            raise
-        return None, recompute(forced=True)
-    return probed, decide(probed, wish)
-
-
-def measured(
-    project: Project, snapshot: Snapshot, target: Target, ask: ProbeAsk, folder: Path, progress: Progress
-) -> Probed:
-    """The newest probe that still holds, or a new one, with its report written."""
-    label, queries_hash = ask.label, None if ask.queries is None else read_judged(ask.queries)[1]
-    fresh = reports.newest(snapshot, fingerprints(target, ask), queries_hash, label)
-    if fresh is not None:
-        return fresh
-    probed = probe(project, snapshot, target, ask, folder, progress)
-    reports.save(snapshot.root, probed)
-    return probed
-
-
-def _as_decided(head: Commit, target: Target, decision: Decision) -> Release | None:
-    """A release that is what was decided on, and was live before: it only has to be made live again."""
-    for release in reversed(head.releases):
-        by = release if release.through is None else head.release(release.through)
-        family = release.basis.family if release.basis else None
-        made = (release.strategy, family, release.cascade, by.fingerprint, by.chunking_id)
-        wanted = (decision.strategy, decision.family, decision.cascade, target.facts.fingerprint)
-        if made == (*wanted, target.release.chunking_id) and release.version and not release.retired:
-            return release
-    return None
+    choice = choose(project, snapshot, target, ask, wish, folder, progress, rechunk=rechunk)
+    release, decision = choice.release, choice.decision
+    if release is None and decision is not None:
+        release = start(project, snapshot, target, decision, folder, run_id, lease, sample=ask.sample)
+    if release is None:
+        raise ValueError("an upgrade is about a release, or a decision to make one")
+    by_verdict = not (release.forced if decision is None else decision.forced)
+    return Begun(collection, target, release, run_id, by_verdict, choice.probed, choice.note)
 
 
 def start(
@@ -339,12 +273,15 @@ def finish(
 ) -> bool:  # fmt: skip
     """Encode what came last, verify, and make the release live; whether it is live now.
 
-    Call it with the collection's `ingest` lease, so that nothing comes in between. Raises `GateRefused` if
-    what was built is not what was measured, `Refused` if items would be missed.
+    One that is live stays as it is. Call it with the collection's `ingest` lease, so that nothing comes in
+    between. Raises `GateRefused` if what was built is not what was measured, `Refused` if items would be
+    missed.
     """
     root, number, run_id = project.lake / begun.collection, begun.release.release, begun.run_id
     snapshot = Snapshot.open(root, strict=True)
     release = releases.find(snapshot, number)
+    if snapshot.head is not None and snapshot.head.live_release == number:
+        return True
     if release.through is None and release.strategy in ("map", "reencode"):
         _completed(project, root, release, folder, run_id, lease, progress)
         snapshot = snapshot.advanced(strict=True)
@@ -353,7 +290,7 @@ def finish(
         _require_whole(snapshot, release, yes=yes)
         snapshot = verify.require_recall(project.lake, snapshot, release, run_id, lease)
     if not promote:
-        return bool(snapshot.head and snapshot.head.live_release == number)
+        return False
     releases.make_live(root, number, "promote", run_id)
     return True
 

@@ -63,11 +63,18 @@ def upgrade(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(report)))
         return 0
     name = report.collection
-    print(f"verdict: {report.verdict}: {report.reason}")
+    if report.reason != report.note:
+        print(f"verdict: {report.verdict}: {report.reason}")
     if report.report:
         print(f"report: {report.report}")
     forced = ", forced" if report.forced else ""
     cascade = f", cascade {report.cascade}" if report.cascade else ""
+    if report.note:
+        print(f"{name}: {report.note}")
+    if report.dry_run and report.promoted:
+        print(f"{name} (dry run): nothing would be done")
+        next_command(f"evervec {where(options)}status {name}")
+        return 0
     if report.dry_run:
         print(f"{name} (dry run): would be carried over by {report.strategy}{cascade}{forced}")
         next_command(f"evervec {where(options)}upgrade {name} --to {options.to}")

@@ -1,4 +1,4 @@
-"""What is carried out: the verdict, or what was asked for; what does not pass only by force, with --yes."""
+"""What is carried out: the verdict, or what was asked for; never what does not pass, but by force."""
 
 import pytest
 

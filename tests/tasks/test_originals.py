@@ -13,7 +13,7 @@ from encoders.tokens import ModelTokenizer
 from flows.settings import load_project
 from flows.upgrade import UpgradeRequest, carry_out
 from tasks.decision import Wish
-from tasks.errors import EncoderChanged, TooFew
+from tasks.errors import EncoderChanged, Refused, TooFew
 from tasks.probe import ProbeAsk
 from tasks.progress import quietly
 from tasks.targets import source_of
@@ -120,7 +120,7 @@ def require_cut(project, space_id, longest):
 def test_new_spans_by_the_same_encoder(docs, run_ingest):
     """There is nothing to choose from, and so nothing is measured; again, nothing is left to do."""
     project = recut(docs)
-    report = upgraded(project, "old", Wish())
+    report = upgraded(project, "old", Wish(yes=True))
     assert (report.strategy, report.promoted, report.forced) == ("reencode", True, False)
     rows = require_cut(project, report.space_id, 10)
     item = drifted.texts(1)[0]
@@ -161,7 +161,7 @@ def test_too_few_items_to_measure_can_be_encoded_all_the_same(docs, tmp_path, ru
         upgraded(project, "new", Wish(), rechunk=False)
     with pytest.raises(TooFew):
         upgraded(project, "new", Wish(forced="map", yes=True), rechunk=False)
-    with pytest.raises(TooFew):
+    with pytest.raises(Refused, match="--yes"):
         upgraded(project, "new", Wish(forced="reencode"), rechunk=False)
     report = upgraded(project, "new", Wish(forced="reencode", yes=True), rechunk=False)
     assert (report.promoted, report.forced, report.report) == (True, True, None)
