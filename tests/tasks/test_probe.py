@@ -129,8 +129,8 @@ def judged(folder, queries):
 def test_judged_queries_are_asked_as_readers_ask(docs):
     """Each by the encoders themselves; what should be found is in the gallery; unknown ones are counted."""
     asked = [
-        {"query": drifted.texts(40, seed=60)[n]["text"], "relevant": [f"i{n:03}", f"i{n + 6:03}", "gone"]}
-        for n in range(40)
+        {"query": text["text"], "relevant": [f"i{n % 12:03}", f"i{n % 12 + 6:03}", "gone"]}
+        for n, text in enumerate(drifted.texts(40, seed=60))
     ]
     path = judged(docs.root, [*asked, {"query": "of nothing", "relevant": ["gone"]}])
     report = probed(docs, queries=path, sample=90)
@@ -278,8 +278,8 @@ def test_vectors_of_an_encoder_that_is_gone_can_be_carried_over(docs, tmp_path):
     [
         ({"sample": 20}, TooFew, "are too few to conclude anything"),
         ({"label": "item_id"}, TooFew, "0 queries"),
-        ({"label": "'same'"}, QueriesUnusable, "all items have the same"),
-        ({"label": "NULL"}, QueriesUnusable, "no item has one"),
+        ({"label": "'same'"}, QueriesUnusable, "All items have the same"),
+        ({"label": "NULL"}, QueriesUnusable, "No item has one"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(docs, ask, error, told):

@@ -7,6 +7,7 @@ from encoders.basis import measure
 from encoders.basis.measure import Truth
 from encoders.basis.spec import Space
 from tasks import trial as trial_module
+from tasks.progress import quietly
 from tasks.trial import SHARES, Arrays, Held, Trial
 from tests.encoders.basis.made import clustered, rotation, space, unit
 
@@ -146,20 +147,20 @@ def test_every_family_that_can_is_tried():
     """In its own directions and with side features where it takes some; what cannot be fitted is left out."""
     trial = made()
     names = ["mean-shift", "procrustes", "ridge", "low-rank"]
-    assert [t.basis.family for t in trial.families("rows", names)] == names[1:]  # the dims differ
+    assert [t.basis.family for t in trial.families(names, ["rows"], quietly)] == names[1:]  # the dims differ
     side = RNG.standard_normal((300, 5)).astype(np.float32)
     beside = RNG.standard_normal((len(trial.held.gallery.old), 5)).astype(np.float32)
     pairs = Arrays(trial.pairs.old, trial.pairs.new, side)
     gallery = Arrays(trial.held.gallery.old, trial.held.gallery.new, beside)
     held = Held(gallery, *list(vars(trial.held).values())[1:])
     sided = Trial(pairs, held, OLD, NEW, "features", 500)
-    found = [(t.basis.family, t.with_side) for t in sided.families("rows", names)]
+    found = [(t.basis.family, t.with_side) for t in sided.families(names, ["rows"], quietly)]
     assert found == [
         ("procrustes", False), ("ridge", False), ("ridge", True), ("low-rank", False), ("low-rank", True),
     ]  # fmt: skip
-    assert not any(t.with_side for t in sided.families("queries", names))
+    assert not any(t.with_side for t in sided.families(names, ["queries"], quietly))
     few = Trial(vectors(20), trial.held, OLD, NEW, "", 500)
-    assert [t.basis.family for t in few.families("rows", names)] == ["procrustes", "ridge"]
+    assert [t.basis.family for t in few.families(names, ["rows"], quietly)] == ["procrustes", "ridge"]
 
 
 def test_fewer_pairs_make_a_curve(monkeypatch):
