@@ -192,6 +192,8 @@ class Trial:
     def pair_curve(self, chosen: Tried) -> list[tuple[int, np.ndarray]]:
         """The chosen family on fewer pairs: (pairs, scores)."""
         counts = [n for n in _CURVE if n < len(self.pairs.old)]
+        if not FAMILIES[chosen.basis.family].closed_form:
+            counts = counts[1::2]  # each takes as long as the fit itself
         points = []
         for count in counts:
             found = self.tried(
