@@ -7,10 +7,10 @@ import numpy as np
 
 from encoders.basis import bt2, neural, orthogonal, ranking, regression
 from encoders.basis.families import FAMILIES, Family
-from encoders.basis.pairs import Pairs, checked
+from encoders.basis.pairs import Pairs, checked, require_dim
 from encoders.basis.residual import residual_tensors
 from encoders.basis.spec import Basis, Direction, Space
-from encoders.errors import BasisMismatch, BasisUnfit
+from encoders.errors import BasisUnfit
 
 __all__ = ["FAMILIES", "Family", "fit"]
 
@@ -58,11 +58,8 @@ def fit(
     is asked; `BasisMismatch` if vectors are not of the length that their space says.
     """
     kind = _admitted(family, source, target, direction, side, side_fingerprint)
-    for name, array, space in (("sources", sources, source), ("targets", targets, target)):
-        if array.ndim == 2 and array.shape[1] != space.dim:
-            raise BasisMismatch(
-                f"{name} have {array.shape[1]} dims, and are said to be of {space}; give vectors of it"
-            )
+    require_dim("sources", sources, source)
+    require_dim("targets", targets, target)
     pairs = checked(sources, targets, side, least=kind.least_pairs)
     tensors = dict(_FITS[family](pairs, seed, seconds / 2))
     residual, spearman = residual_tensors(lambda some: _FITS[family](some, seed, seconds / 2), pairs, seed)
