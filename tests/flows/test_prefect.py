@@ -102,6 +102,9 @@ def worker(server, tmp_path_factory) -> Iterator[None]:
     log.close()
 
 
+EVERY = ["nightly-ingest", "weekly-maintenance", "upgrade", "backfill"]
+
+
 def ended(server: Server, run_id: str):
     run = server.flow_run(run_id)
     return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
@@ -115,9 +118,9 @@ def test_a_deployed_nightly_run_is_picked_up_by_a_worker_and_leaves_a_version(se
     for _ in range(2):  # a second deploy updates the first
         done = server.evervec("-C", project.root, "deploy", "--json")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == {"deployments": ["nightly-ingest", "weekly-maintenance"]}
+        assert json.loads(done.stdout) == {"deployments": EVERY}
     deployments = {d["name"]: d for d in server.post("deployments/filter")}
-    assert set(deployments) == {"nightly-ingest", "weekly-maintenance"}
+    assert set(deployments) == set(EVERY)
     deployment = deployments["nightly-ingest"]
     assert deployment["entrypoint"] == "flows.deployed.nightly_ingest"
     assert deployment["parameters"]["project"] == str(project.root)
