@@ -14,7 +14,7 @@ COVERED = pytest.approx(160 / 240)
 @pytest.mark.parametrize("way", CARRIED)
 def test_a_backfill_makes_of_every_way_what_encoding_everything_gives(way, after, tmp_path):
     """In rounds within budgets, each counted; at the end the answers are those of a full recompute."""
-    desk = after(way)[0].copied(tmp_path)
+    desk = after(way)[0].copied(tmp_path, kept=False)
     would = desk.evervec("backfill", "docs", "--budget", "30rows", "--dry-run")
     assert (would["reencoded"], would["remaining"], would["coverage_before"]) == (30, 80, COVERED)
     first = desk.evervec("backfill", "docs", "--budget", "30rows", "--order", "residual")
@@ -38,8 +38,7 @@ def test_a_backfill_makes_of_every_way_what_encoding_everything_gives(way, after
 
 def test_what_is_worth_most_is_encoded_first(after, tmp_path):
     """Of an SQL order the highest values; of `asked` what searches had for candidates, till all is done."""
-    desk = after("map and cascade")[0].copied(tmp_path)
-    shutil.rmtree(desk.folder / "lake/docs/_kept", ignore_errors=True)
+    desk = after("map and cascade")[0].copied(tmp_path, kept=False)
     settings = "searches: {note_candidates: true, keep_vectors: false}"
     desk.configure("max_deleted: 1.0", f"max_deleted: 1.0\n    {settings}")
 
@@ -64,8 +63,7 @@ def test_what_is_worth_most_is_encoded_first(after, tmp_path):
 @pytest.mark.parametrize("way", ["bridge and cascade", "map and cascade"])
 def test_a_cascade_keeps_what_it_encodes_and_a_backfill_folds_it_in_for_nothing(way, after, tmp_path):
     """The second search encodes nothing; folded rows are native, and what is kept is gone then."""
-    desk = after(way)[0].copied(tmp_path)
-    shutil.rmtree(desk.folder / "lake/docs/_kept", ignore_errors=True)
+    desk = after(way)[0].copied(tmp_path, kept=False)
     first = desk.hits("anything")
     kept = sorted((desk.folder / "lake/docs/_kept").rglob("*.parquet"))
     assert kept
