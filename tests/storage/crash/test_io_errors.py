@@ -47,8 +47,10 @@ def test_any_call_of_any_thread_may_fail(server, strace, found, tmp_path, calls,
         log = tmp_path / "trace"
         options = ["-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={at}"]
         done = server.ask("run", strace=options, lake=lake, job="one window")
-        assert done.status in (0, 1), done.output
-        ended.add(done.status)
+        # DuckDB may abort the process where a file that it reads fails: then it is as if it were killed
+        aborted = done.status == -signal.SIGABRT and "duckdb::InternalException" in done.output
+        assert done.status in (0, 1) or aborted, done.output
+        ended.add(0 if done.status == 0 else 1)
         seen = server.ask("look", lake=lake).answer
         assert max(1, done.told) <= seen["version"] <= max(1, done.told) + 1
         again = server.ask("run", lake=lake, job="one window")
